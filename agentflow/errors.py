@@ -1,0 +1,151 @@
+"""One tree of errors; the docstring is the default message, attributes carry the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+class AgentFlowError(Exception):
+    """AgentFlow could not do what was asked."""
+
+    #: Stable word for the `type` of error documents (CLI `--json`, HTTP problem details).
+    word: ClassVar[str] = "error"
+    #: Exit code of the command line (DESIGN 8.2).
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.hint = hint
+        super().__init__(self.message)
+
+    def as_document(self) -> dict[str, Any]:
+        """The `error` object of SEMANTICS section 8."""
+        title = (type(self).__doc__ or self.word).strip().splitlines()[0]
+        document: dict[str, Any] = {"type": self.word, "title": title, "detail": self.message}
+        if self.hint:
+            document["hint"] = self.hint
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a workflow file."""
+
+    message: str
+    path: str = ""  #: Dotted path inside the document: `nodes.clean.needs[0]`.
+    line: int | None = None  #: 1-based.
+    column: int | None = None  #: 1-based.
+    hint: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        """The shape `validate --json` prints."""
+        return asdict(self)
+
+
+class SpecError(AgentFlowError):
+    """The workflow file is not valid."""
+
+    word = "invalid-spec"
+
+    def __init__(self, problems: list[Problem], *, file: str | None = None) -> None:
+        self.problems = problems
+        self.file = file
+        super().__init__("\n".join(self._line(problem) for problem in problems))
+
+    def _line(self, problem: Problem) -> str:
+        place = ":".join(str(part) for part in (self.file, problem.line, problem.column) if part is not None)
+        hint = f" ({problem.hint})" if problem.hint else ""
+        where = f"{problem.path}: " if problem.path else ""
+        return f"{place}: {where}{problem.message}{hint}" if place else f"{where}{problem.message}{hint}"
+
+    def as_document(self) -> dict[str, Any]:
+        """The `error` object with the place of the first problem and the list of all."""
+        document = super().as_document()
+        first = self.problems[0] if self.problems else None
+        document["file"] = self.file
+        if first is not None:
+            document |= {"line": first.line, "column": first.column}
+            if first.hint:
+                document["hint"] = first.hint
+        document["errors"] = [problem.as_document() for problem in self.problems]
+        return document
+
+
+class FileNotReadable(AgentFlowError):
+    """The file could not be read."""
+
+    word = "file-not-readable"
+
+
+class ParamError(AgentFlowError):
+    """A param is unknown, missing or of the wrong type."""
+
+    word = "invalid-params"
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{problem.path}: {problem.message}" for problem in problems))
+
+    def as_document(self) -> dict[str, Any]:
+        """The `error` object with every wrong param."""
+        return super().as_document() | {"errors": [problem.as_document() for problem in self.problems]}
+
+
+class UsageError(AgentFlowError):
+    """The command was given wrong arguments."""
+
+    word = "usage"
+    exit_code = 2
+
+
+class NotFound(AgentFlowError):
+    """There is nothing with this name or id."""
+
+    word = "not-found"
+
+
+class Conflict(AgentFlowError):
+    """The request contradicts what is stored."""
+
+    word = "conflict"
+
+
+class OwnedByFile(Conflict):
+    """The workflow belongs to a file of the DAG folder."""
+
+    word = "owned-by-file"
+
+
+class DatabaseUnreachable(AgentFlowError):
+    """The database cannot be reached."""
+
+    word = "database-unreachable"
+    exit_code = 3
+
+
+class DatabaseNotReady(AgentFlowError):
+    """The database is reachable but its schema is not the one this version needs."""
+
+    word = "database-not-ready"
+    exit_code = 3
+
+
+class SettingsError(AgentFlowError):
+    """A setting is wrong."""
+
+    word = "settings"
+    exit_code = 2
+
+
+class ExecutorUnknown(AgentFlowError):
+    """No executor of this name is enabled."""
+
+    word = "executor-unknown"
+
+
+class TemplateError(AgentFlowError):
+    """A template could not be rendered."""
+
+    word = "template"

@@ -1,0 +1,79 @@
+"""What a node type is. Each built-in type is one file beside this one, found through entry points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+#: Marks a field whose text is never a template: `Field(json_schema_extra=LITERAL)`.
+LITERAL: dict[str, Any] = {"x-template": False}
+
+
+class NodeConfig(BaseModel):
+    """Base of every node type's config: strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeLog(Protocol):
+    """Writes a line to the attempt's log."""
+
+    def __call__(self, text: str, *, level: str = "info", stream: str = "system") -> None: ...
+
+
+def _discard(text: str, *, level: str = "info", stream: str = "system") -> None:
+    """The log of a node that runs outside a runner."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """What an attempt may know of its surroundings."""
+
+    run_id: str = ""
+    workflow: str = ""
+    node: str = ""
+    map_index: int | None = None
+    attempt: int = 1
+    work_dir: Path = field(default_factory=Path.cwd)  #: Private, empty, removed after the attempt.
+    bundle_dir: Path | None = None  #: Root of the user's code; on `sys.path` of python nodes.
+    output_max: int = 16 * 2**20  #: Bytes; a node that reads from outside stops there.
+    allow_private_http: bool = False
+    log: NodeLog = _discard
+
+
+class NodeFailed(Exception):  # noqa: N818 - a result of the node, in the words of the state machine
+    """The node itself says that it failed; `type` and the codes go into the error object as they are."""
+
+    def __init__(self, message: str, *, type: str = "NodeFailed", exit_code: int | None = None, signal: int | None = None) -> None:  # noqa: A002
+        super().__init__(message)
+        self.type = type
+        self.exit_code = exit_code
+        self.signal = signal
+
+
+class NodeSkipped(Exception):  # noqa: N818 - a result of the node, in the words of the state machine
+    """The node asks to be skipped (shell's `skip_exit_code`)."""
+
+
+ConfigT = TypeVar("ConfigT", bound=NodeConfig)
+
+
+class NodeType(Generic[ConfigT]):
+    """A kind of node: a config model and one method.
+
+    The config's JSON Schema feeds validation and the editor; `run` is called in the runner with the rendered config
+    and returns JSON. Anything it raises fails the attempt.
+    """
+
+    name: ClassVar[str]  #: Its word in `type:`.
+    title: ClassVar[str]
+    description: ClassVar[str]
+    Config: type[ConfigT]
+    uses_code: ClassVar[bool] = False  #: Whether the code bundle belongs to what it runs.
+
+    def run(self, config: ConfigT, context: NodeContext) -> Any:
+        """Do the work; return JSON."""
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""What an executor is given and what it answers: the documents between scheduler, executor and runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Bounds of one attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timeout: float | None = None  #: Seconds from the attempt's start.
+    memory: int | None = None  #: Bytes, for the attempt's whole process group.
+    cpu: float | None = None  #: Cores; a weight on one machine.
+    output_max: int = 16 * 2**20  #: Bytes of the JSON output.
+    log_max: int = 16 * 2**20  #: Bytes of log text kept; the rest is counted and dropped.
+    allow_private_http: bool = False  #: Whether `http` may reach private, loopback and metadata addresses.
+
+
+class Workload(BaseModel):
+    """One attempt to run: one JSON document, whole in itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt_id: str  #: `<run_id>/<node_no>/<map_index>/<attempt>`; unique for ever.
+    token: str  #: Fencing token, hex; goes back with every event.
+    run_id: str
+    workspace: str
+    workflow: str
+    version: int
+    node: str  #: Node id in the workflow.
+    map_index: int | None = None
+    attempt: int  #: From 1.
+    type: str  #: Node type, a name in the `agentflow.nodes` entry points.
+    config: dict[str, Any]  #: Raw: templates not rendered yet.
+    context: dict[str, Any] = Field(default_factory=dict)
+    """Template names: `params`, `nodes`, `run`, `vars`, and `item` and `index` when mapped."""
+    secrets: dict[str, str] = Field(default_factory=dict)  #: Only those that the config names.
+    limits: Limits = Limits()
+    bundle: str | None = None  #: Content hash of the code bundle, extracted in `bundles_dir/<hash>`.
+    trace: dict[str, str] = Field(default_factory=dict)  #: W3C trace context.
+
+
+class ErrorInfo(BaseModel):
+    """The error object of SEMANTICS section 3."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str  #: Exception class name, or `Timeout`, `ExitCode`, `Signal`, `OutOfMemory`, `Lost`…
+    message: str
+    exit_code: int | None = None
+    signal: int | None = None
+    traceback: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        """JSON without the fields that are not set."""
+        return self.model_dump(exclude_none=True)
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, as the executor saw it."""
+
+    SUCCESS = "success"
+    FAILED = "failed"  #: The user's budget: exception, exit code, other signal, timeout, out of memory.
+    CANCELLED = "cancelled"  #: `cancel` was called and the attempt was stopped.
+    LOST = "lost"  #: The infrastructure's budget: runner gone, SIGKILL not sent by us.
+    REFUSED = "refused"  #: The executor would not take it; counts as a loss.
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The runner began the attempt."""
+
+    attempt_id: str
+    token: str
+    at: datetime  #: Stamped in the runner.
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The attempt is over; exactly one per submitted workload."""
+
+    attempt_id: str
+    token: str
+    outcome: Outcome
+    started_at: datetime | None  #: None when it never started.
+    finished_at: datetime
+    output: str | None = None  #: JSON text, only with SUCCESS.
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Some lines of an attempt's log, compressed at the source (ENGINE 11)."""
+
+    attempt_id: str
+    token: str
+    chunk_no: int  #: From 0, without gaps within an attempt.
+    first_seq: int  #: Line number of the first line, from 1.
+    lines: int
+    data: bytes  #: zlib of JSON lines `[seq, at, stream, level, text]`.
+    raw_bytes: int  #: Size before compression.
+    truncated_bytes: int = 0  #: Dropped over LOG_MAX; only on the last chunk.
+    stored: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Called once the chunk is on disk (or given up): the executor may then read more from this runner."""
+
+
+ExecutorEvent = Started | Finished | LogChunk
