@@ -72,6 +72,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  #: `cancel` was called and the attempt was stopped.
     LOST = "lost"  #: The infrastructure's budget: runner gone, SIGKILL not sent by us.
     REFUSED = "refused"  #: The executor would not take it; counts as a loss.
+    SKIPPED = "skipped"  #: The node asked to be skipped (shell's `skip_exit_code`); the attempt itself succeeded.
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,17 +44,19 @@ class NodeContext:
     log: NodeLog = _discard
 
 
-class NodeFailed(Exception):  # noqa: N818 - a result of the node, in the words of the state machine
+class NodeFailed(Exception):
     """The node itself says that it failed; `type` and the codes go into the error object as they are."""
 
-    def __init__(self, message: str, *, type: str = "NodeFailed", exit_code: int | None = None, signal: int | None = None) -> None:  # noqa: A002
+    def __init__(
+        self, message: str, *, type: str = "NodeFailed", exit_code: int | None = None, signal: int | None = None
+    ) -> None:  # noqa: A002
         super().__init__(message)
         self.type = type
         self.exit_code = exit_code
         self.signal = signal
 
 
-class NodeSkipped(Exception):  # noqa: N818 - a result of the node, in the words of the state machine
+class NodeSkipped(Exception):
     """The node asks to be skipped (shell's `skip_exit_code`)."""
 
 

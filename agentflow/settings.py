@@ -1,0 +1,128 @@
+"""Settings: `AGENTFLOW_*` in the environment, then `agentflow.toml`, then these defaults (DESIGN 8.3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from agentflow.errors import SettingsError
+
+
+def default_home() -> Path:
+    """`~/.agentflow`; as root `/var/lib/agentflow`, which an unprivileged Postgres can reach (ENGINE 14)."""
+    return Path("/var/lib/agentflow") if os.geteuid() == 0 else Path.home() / ".agentflow"
+
+
+def default_parallelism() -> int:
+    """Twice the cores this process may use, at least 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(4, 2 * cores)
+
+
+class Settings(BaseSettings):
+    """Every setting; `agentflow config` prints them with their origin."""
+
+    model_config = SettingsConfigDict(env_prefix="AGENTFLOW_", extra="forbid", frozen=True)
+
+    database_url: str = Field("", description="Postgres 16 to 18 (postgresql://…); empty: the embedded server")
+    listen_database_url: str = Field("", description="Direct connection for LISTEN when database_url is a pooler")
+    home: Path = Field(default_factory=default_home, description="Embedded database, bundles, keys, logs")
+    dags_folder: Path | None = Field(None, description="Workflow files; default ./dags if it exists, else HOME/dags")
+    executor: str = Field("local", description="Executor of nodes and workflows that name none")
+    executors: str = Field("local", description="Enabled executors, comma separated")
+    queues: str = Field("default", description="Queues this scheduler serves, comma separated")
+    parallelism: int = Field(
+        default_factory=default_parallelism, ge=1, le=1024, description="Attempts at once per scheduler"
+    )
+    workspace: str = Field("default", description="Workspace of the command line")
+    output_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a node's JSON output")
+    log_max: int = Field(16 * 2**20, ge=1024, description="Bytes of log text kept per attempt")
+    allow_private_http: bool = Field(False, description="Whether http nodes may reach private addresses")
+    health_host: str = Field("127.0.0.1", description="Address of the scheduler's health endpoint")
+    health_port: int = Field(0, ge=0, le=65535, description="Port of the scheduler's health endpoint; 0: none")
+    log_format: Literal["console", "json"] = Field("console", description="Shape of AgentFlow's own log")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of AgentFlow's own log")
+    sync_interval: float = Field(5.0, ge=0.2, description="Seconds between looks at the DAG folder")
+
+    @field_validator("database_url", "listen_database_url")
+    @classmethod
+    def _postgres_only(cls, url: str) -> str:
+        if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+            raise ValueError("must begin with postgresql:// (AgentFlow runs on Postgres 16 to 18 only)")
+        return url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, then `agentflow.toml` of the working directory."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, "agentflow.toml"))
+
+    @property
+    def dags_path(self) -> Path:
+        """The DAG folder in force."""
+        if self.dags_folder is not None:
+            return self.dags_folder
+        here = Path("dags")
+        return here.resolve() if here.is_dir() else self.home / "dags"
+
+    @property
+    def enabled_executors(self) -> list[str]:
+        """Names of the executors to start, the default one included."""
+        names = [name.strip() for name in self.executors.split(",") if name.strip()]
+        return names if self.executor in names else [self.executor, *names]
+
+    @property
+    def served_queues(self) -> list[str]:
+        """Queues whose nodes this scheduler claims."""
+        return [name.strip() for name in self.queues.split(",") if name.strip()]
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Extracted code bundles, by hash."""
+        return self.home / "bundles"
+
+    @property
+    def identity(self) -> str:
+        """Who the command line acts as in the audit log."""
+        import getpass
+
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a uid without a passwd entry, as in many containers
+            user = str(os.getuid())
+        return f"cli:{user}"
+
+    @property
+    def hostname(self) -> str:
+        """Name of this machine, for the scheduler's row."""
+        return socket.gethostname()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read all sources.
+
+    Raises:
+        SettingsError: A value is wrong, or the TOML file is not valid; the message names the setting.
+    """
+    import tomllib
+
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"agentflow.toml: {error}") from error
+    except ValidationError as error:
+        lines = [
+            f"AGENTFLOW_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines), hint="`agentflow config` lists every setting") from error
