@@ -45,13 +45,13 @@ class NodeContext:
 
 
 class NodeFailed(Exception):
-    """The node itself says that it failed; `type` and the codes go into the error object as they are."""
+    """The node itself says that it failed; `kind` becomes the error object's `type`, the codes go in as they are."""
 
     def __init__(
-        self, message: str, *, type: str = "NodeFailed", exit_code: int | None = None, signal: int | None = None
-    ) -> None:  # noqa: A002
+        self, message: str, *, kind: str = "NodeFailed", exit_code: int | None = None, signal: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.type = type
+        self.kind = kind
         self.exit_code = exit_code
         self.signal = signal
 
