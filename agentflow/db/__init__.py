@@ -1,0 +1,1 @@
+"""Postgres: models, partitions, migrations, and every SQL statement under `queries`."""

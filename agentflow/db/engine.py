@@ -1,0 +1,60 @@
+"""Engines and transactions. One SQLAlchemy engine a process; psycopg 3 underneath."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5  # seconds
+#: Deadlock and serialisation failures: the transaction may simply be run again (ENGINE 3).
+_RETRIABLE = frozenset({"40P01", "40001"})
+RETRIES = 5
+
+
+def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentflow") -> Engine:
+    """An engine on this database; connects lazily, checks a pooled connection before it is used again."""
+    target = make_url(url).set(drivername="postgresql+psycopg")
+    return create_engine(
+        target,
+        pool_size=pool_size,
+        max_overflow=4,
+        pool_pre_ping=False,  # the engine loop handles a broken connection itself; a ping would double its round trips
+        pool_recycle=1800,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": application_name,
+            "options": "-c timezone=UTC",
+            "keepalives_idle": 30,
+        },
+    )
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the database went away, so that the same work may be tried again on a new connection."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if isinstance(error, OperationalError | InterfaceError):
+        state = getattr(error.orig, "sqlstate", None)
+        # Class 08: connection; 57P0x: shutdown and start-up; none: the socket broke before a code came.
+        return state is None or state.startswith(("08", "57P"))
+    return False
+
+
+def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction; deadlocks and serialisation failures are retried with a short random pause."""
+    for remaining in reversed(range(RETRIES)):
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            if remaining == 0 or getattr(error.orig, "sqlstate", None) not in _RETRIABLE:
+                raise
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads two rivals, no secret
+    raise AssertionError("unreachable")  # pragma: no cover

@@ -1,0 +1,102 @@
+"""Migrations: up, down, check; always under an advisory lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+
+import agentflow
+from agentflow.clock import utc_now
+from agentflow.db.engine import make_engine
+from agentflow.db.models import Model
+from agentflow.db.partitions import ensure_partitions, is_partition
+from agentflow.errors import DatabaseNotReady
+
+
+def scripts_path() -> Path:
+    """Where the migrations are: inside the wheel, else beside the package in a checkout."""
+    package = Path(agentflow.__file__).parent
+    packed = package / "_migrations"
+    return packed if packed.is_dir() else package.parent / "migrations"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts_path()).replace("%", "%%"))
+    return config
+
+
+def head() -> str:
+    """The revision this code needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(connection: Connection) -> str | None:
+    """The revision the database is at; None when it has no schema of ours."""
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except ProgrammingError:
+        return None
+
+
+def _run(url: str, step: Callable[[Config], None], *, ahead: bool) -> None:
+    engine = make_engine(url, pool_size=1, application_name="agentflow-migrate")
+    try:
+        with engine.connect() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            step(config)
+            if ahead:
+                ensure_partitions(connection, utc_now())
+                connection.commit()
+    finally:
+        engine.dispose()
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema to `revision` and make the partitions of the next months."""
+    _run(url, lambda config: command.upgrade(config, revision), ahead=revision == "head")
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to `revision` (`base`: nothing left)."""
+    _run(url, lambda config: command.downgrade(config, revision), ahead=False)
+
+
+def require_current(connection: Connection) -> None:
+    """Raise unless the schema is the one this code needs.
+
+    Raises:
+        DatabaseNotReady: No schema, an older or an unknown one.
+    """
+    found, needed = current(connection), head()
+    if found == needed:
+        return
+    state = "has no AgentFlow schema" if found is None else f"is at revision {found}"
+    raise DatabaseNotReady(f"The database {state}; this version needs {needed}.", hint="run `agentflow db upgrade`")
+
+
+def differences(connection: Connection) -> list[object]:
+    """What the models say and the database does not, or the other way round; empty when they agree."""
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _parents: (
+                not (kind == "table" and name is not None and is_partition(name))
+            ),
+        },
+    )
+    found = list(compare_metadata(context, Model.metadata))
+    connection.execute(text("SELECT 1"))  # the comparison must not leave a broken transaction behind
+    return found

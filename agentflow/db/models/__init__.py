@@ -1,0 +1,44 @@
+"""Typed models of every table, one file a group."""
+
+from agentflow.db.models.base import Model
+from agentflow.db.models.definitions import (
+    Bundle,
+    DagFolder,
+    DispatchGroup,
+    Pool,
+    SourceFile,
+    Variable,
+    VersionEdge,
+    VersionNode,
+    Workflow,
+    WorkflowVersion,
+    Workspace,
+)
+from agentflow.db.models.history import Attempt, LogChunk, NodeRun, Output, Run, RunEvent
+from agentflow.db.models.operations import AuditEvent, Fire, ManualDate, Scheduler, Trigger
+
+__all__ = [
+    "Attempt",
+    "AuditEvent",
+    "Bundle",
+    "DagFolder",
+    "DispatchGroup",
+    "Fire",
+    "LogChunk",
+    "ManualDate",
+    "Model",
+    "NodeRun",
+    "Output",
+    "Pool",
+    "Run",
+    "RunEvent",
+    "Scheduler",
+    "SourceFile",
+    "Trigger",
+    "Variable",
+    "VersionEdge",
+    "VersionNode",
+    "Workflow",
+    "WorkflowVersion",
+    "Workspace",
+]

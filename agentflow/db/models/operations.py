@@ -1,0 +1,89 @@
+"""What keeps the system going: triggers and their fires, schedulers, the audit log."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import DateTime, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from agentflow.db.models.base import Big, BigId, Json, Model, No, Now, TextList, Yes, one_of
+
+SCHEDULER_STATES = ("alive", "stopping", "stopped", "dead")
+FIRE_OUTCOMES = ("run", "skipped")
+
+
+class Trigger(Model):
+    """What starts runs of a workflow by itself; keeps its clock across versions while its text is unchanged."""
+
+    __tablename__ = "trigger"
+    __table_args__ = (
+        UniqueConstraint("workflow_id", "identity"),
+        Index("ix_trigger_due", "next_fire_at", postgresql_where=text("active AND next_fire_at IS NOT NULL")),
+    )
+
+    id: Mapped[BigId]
+    workflow_id: Mapped[Big] = mapped_column(ForeignKey("workflow.id", ondelete="CASCADE"))
+    identity: Mapped[str]  #: Its name, else the hash of its canonical text.
+    type: Mapped[str]
+    config: Mapped[Json]
+    active: Mapped[Yes]  #: Part of the published version.
+    paused: Mapped[No]
+    next_fire_at: Mapped[datetime | None]
+    created_at: Mapped[Now]
+
+
+class Fire(Model):
+    """Each fire happens once, however many schedulers run: this key is the proof."""
+
+    __tablename__ = "fire"
+    __table_args__ = (one_of("outcome", FIRE_OUTCOMES),)
+
+    trigger_id: Mapped[Big] = mapped_column(ForeignKey("trigger.id", ondelete="CASCADE"), primary_key=True)
+    logical_date: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    run_id: Mapped[uuid.UUID | None]
+    outcome: Mapped[str]
+    fired_at: Mapped[Now]
+
+
+class ManualDate(Model):
+    """A logical date given by hand is unique per workflow."""
+
+    __tablename__ = "manual_date"
+
+    workflow_id: Mapped[Big] = mapped_column(ForeignKey("workflow.id", ondelete="CASCADE"), primary_key=True)
+    logical_date: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    run_id: Mapped[uuid.UUID]
+
+
+class Scheduler(Model):
+    """A scheduler process and its heartbeat."""
+
+    __tablename__ = "scheduler"
+    __table_args__ = (one_of("state", SCHEDULER_STATES),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    hostname: Mapped[str]
+    pid: Mapped[int]
+    state: Mapped[str]
+    executors: Mapped[TextList]
+    queues: Mapped[TextList]
+    parallelism: Mapped[int]
+    started_at: Mapped[Now]
+    beat_at: Mapped[Now]
+
+
+class AuditEvent(Model):
+    """Who did what (ENGINE 2); insert-only."""
+
+    __tablename__ = "audit_event"
+    __table_args__ = (Index("ix_audit_event_at", "at"),)
+
+    id: Mapped[BigId]
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"))
+    at: Mapped[Now]
+    actor: Mapped[str]
+    action: Mapped[str]  #: `workflow.applied`, `run.cancelled`, …
+    subject: Mapped[str]  #: Name or id of what it was done to.
+    detail: Mapped[Json]
