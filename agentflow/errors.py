@@ -145,7 +145,40 @@ class ExecutorUnknown(AgentFlowError):
     word = "executor-unknown"
 
 
+class NodeTypeUnknown(AgentFlowError):
+    """No node type of this name is installed."""
+
+    word = "node-type-unknown"
+
+
+class NodeTypeUnusable(AgentFlowError):
+    """The node type is installed but cannot be used."""
+
+    word = "node-type-unusable"
+
+
 class TemplateError(AgentFlowError):
     """A template could not be rendered."""
 
     word = "template"
+
+
+class WorkflowBodyError(AgentFlowError):
+    """The body of a `@workflow` function does what cannot be drawn as a graph."""
+
+    word = "workflow-body"
+
+    def __str__(self) -> str:  # it is met in a traceback, where the hint would be lost
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class BundleTooLarge(AgentFlowError):
+    """The code folder is larger than a bundle may be."""
+
+    word = "bundle-too-large"
+
+
+class BundleDamaged(AgentFlowError):
+    """A code bundle is not what its hash says."""
+
+    word = "bundle-damaged"
