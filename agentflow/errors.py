@@ -182,3 +182,14 @@ class BundleDamaged(AgentFlowError):
     """A code bundle is not what its hash says."""
 
     word = "bundle-damaged"
+
+
+class TemplateProblem(TemplateError):
+    """A template is not valid."""
+
+    word = "invalid-template"
+
+    def __init__(self, message: str, *, line: int | None = None, path: str = "", hint: str | None = None) -> None:
+        self.line = line  #: 1-based, within the template's own text.
+        self.path = path  #: Place of the text in the document that was searched: `args.page[0]`.
+        super().__init__(message, hint=hint)
