@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     database_url: str = Field("", description="Postgres 16 to 18 (postgresql://…); empty: the embedded server")
     listen_database_url: str = Field("", description="Direct connection for LISTEN when database_url is a pooler")
     home: Path = Field(default_factory=default_home, description="Embedded database, bundles, keys, logs")
+    embedded_postgres_major: int = Field(18, description="Major version of the embedded server: 16 or 18")
     dags_folder: Path | None = Field(None, description="Workflow files; default ./dags if it exists, else HOME/dags")
     executor: str = Field("local", description="Executor of nodes and workflows that name none")
     executors: str = Field("local", description="Enabled executors, comma separated")
