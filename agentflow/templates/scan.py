@@ -1,0 +1,45 @@
+"""Find the strings of a JSON document that are templates, without Jinja."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: A string without any of these is never handed to Jinja.
+MARKERS = ("{{", "{%", "{#")
+
+#: Where a value stands in a document: keys and list positions.
+Path = tuple[str | int, ...]
+
+
+def has_template(text: str) -> bool:
+    """Whether Jinja would do anything to this text."""
+    return "{" in text and any(marker in text for marker in MARKERS)
+
+
+def iter_templates(value: Any, *, literal: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str]]:
+    """Every string with a template in a JSON document, with its place; document order, no recursion.
+
+    Args:
+        value: Any JSON document; keys are never templates.
+        literal: Top-level keys whose values are not looked at.
+    """
+    stack: list[tuple[Path, Any]] = [((), value)]
+    while stack:
+        path, item = stack.pop()
+        if isinstance(item, str):
+            if has_template(item):
+                yield path, item
+        elif isinstance(item, Mapping):
+            entries = [((*path, key), child) for key, child in item.items() if path or key not in literal]
+            stack.extend(reversed(entries))
+        elif isinstance(item, (list, tuple)):
+            stack.extend(((*path, index), item[index]) for index in range(len(item) - 1, -1, -1))
+
+
+def path_text(path: Path) -> str:
+    """`args.page[0]`, as problems and errors print it."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
