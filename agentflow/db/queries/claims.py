@@ -1,0 +1,180 @@
+"""The claim: which ready node runs may start now (ENGINE 4).
+
+`ready_groups` finds, with a loose index scan, the groups that have something ready: its cost grows with the number of
+groups, never with the number of ready rows behind a full pool. Then, in one transaction: lock the pools and limited
+workflows in id order, count what holds slots, take candidates with SKIP LOCKED, and write what `choose` picked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from agentflow.db.arrays import blobs, ints, uuids
+from agentflow.db.queries.attempts import AttemptKey, token_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ready node runs that compete for the same slots."""
+
+    id: int
+    workflow_id: int
+    pool_id: int
+    executor: str  #: Empty: the scheduler's default.
+    queue: str
+    concurrency: int | None  #: Of the workflow.
+    priority: int  #: Of its first ready node run.
+
+
+_GROUPS = text("""
+WITH RECURSIVE g AS (
+  (SELECT group_id FROM node_run WHERE state = 'ready' AND run_id >= :oldest ORDER BY group_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT nr.group_id FROM node_run nr WHERE nr.state = 'ready' AND nr.run_id >= :oldest
+          AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1)
+  FROM g WHERE g.group_id IS NOT NULL
+)
+SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, w.concurrency, top.priority
+FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id,
+LATERAL (SELECT nr.priority FROM node_run nr WHERE nr.state = 'ready' AND nr.group_id = dg.id AND nr.run_id >= :oldest
+         ORDER BY nr.priority DESC LIMIT 1) AS top
+WHERE (NOT w.paused OR dg.reserved_for IS NOT NULL)
+  AND (dg.reserved_for = :me OR (dg.reserved_for IS NULL AND NOT :reserved_only))
+ORDER BY top.priority DESC, dg.id
+""")
+
+
+def ready_groups(connection: Connection, *, me: uuid.UUID, reserved_only: bool, oldest: uuid.UUID) -> list[Group]:
+    """Groups with something ready that this scheduler may claim from, highest priority first."""
+    rows = connection.execute(_GROUPS, {"oldest": oldest, "me": me, "reserved_only": reserved_only})
+    return [Group(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Slots of the locked pools and workflows, and what holds them."""
+
+    pool_free: dict[int, int]
+    workflow_running: dict[int, int]
+
+
+_LOCK_ME = text("SELECT id FROM scheduler WHERE id = :me AND state = 'alive' FOR KEY SHARE")
+_LOCK_POOLS = text("SELECT id, slots FROM pool WHERE id = ANY(CAST(:ids AS int[])) ORDER BY id FOR UPDATE")
+_LOCK_WORKFLOWS = text("SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+_USED = text("""
+SELECT dg.pool_id, dg.workflow_id, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes
+FROM node_run nr JOIN dispatch_group dg ON dg.id = nr.group_id
+WHERE nr.state IN ('queued', 'running') AND nr.run_id >= :oldest
+GROUP BY dg.pool_id, dg.workflow_id
+""")
+
+
+def lock_limits(connection: Connection, groups: Sequence[Group], *, me: uuid.UUID, oldest: uuid.UUID) -> Usage | None:
+    """Lock what limits these groups and count what is used; None when this scheduler was declared dead."""
+    if connection.scalar(_LOCK_ME, {"me": me}) is None:
+        return None
+    pools = connection.execute(_LOCK_POOLS, {"ids": ints(sorted({group.pool_id for group in groups}))})
+    free = {row.id: row.slots for row in pools}
+    limited = sorted({group.workflow_id for group in groups if group.concurrency is not None})
+    if limited:
+        connection.execute(_LOCK_WORKFLOWS, {"ids": ints(limited)})
+    running: dict[int, int] = {}
+    # A statement of its own: its snapshot begins after the locks are held.
+    for row in connection.execute(_USED, {"oldest": oldest}):
+        if row.pool_id in free:
+            free[row.pool_id] -= row.slots
+        running[row.workflow_id] = running.get(row.workflow_id, 0) + row.nodes
+    return Usage(free, running)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A ready node run that this transaction has locked."""
+
+    run_id: uuid.UUID
+    node_no: int
+    map_index: int
+    version_id: int
+    group_id: int
+    priority: int
+    ready_at: datetime
+    pool_slots: int
+    attempt: int  #: Newest attempt so far.
+
+
+_CANDIDATES = text("""
+SELECT nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.group_id, nr.priority, nr.ready_at, nr.pool_slots,
+  nr.attempt
+FROM unnest(CAST(:groups AS int[]), CAST(:limits AS int[])) AS q(group_id, n),
+LATERAL (
+  SELECT * FROM node_run WHERE state = 'ready' AND group_id = q.group_id AND run_id >= :oldest
+  ORDER BY priority DESC, ready_at, run_id, node_no LIMIT q.n FOR NO KEY UPDATE SKIP LOCKED
+) AS nr
+""")
+
+
+def take_candidates(connection: Connection, limits: dict[int, int], *, oldest: uuid.UUID) -> list[Candidate]:
+    """Lock up to `limits[group]` ready node runs of each group."""
+    rows = connection.execute(_CANDIDATES, {"groups": ints(limits), "limits": ints(limits.values()), "oldest": oldest})
+    return [Candidate(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A node run taken for its next attempt."""
+
+    key: AttemptKey
+    version_id: int
+    executor: str
+    token: str
+
+
+_CLAIM = text("""
+WITH k AS (
+  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
+    CAST(:executors AS text[]), CAST(:hashes AS bytea[]))
+    AS t(run_id, node_no, map_index, attempt, executor, token_hash)
+), a AS (
+  INSERT INTO attempt (run_id, node_no, map_index, attempt, state, token_hash, executor, scheduler_id, queued_at)
+  SELECT run_id, node_no, map_index, attempt, 'queued', token_hash, executor, :me, :now FROM k
+)
+UPDATE node_run nr SET state = 'queued', attempt = k.attempt, executor = k.executor, queued_at = :now,
+  started_at = NULL, error = NULL
+FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
+  AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
+""")
+
+
+def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UUID, now: datetime) -> None:
+    """Queue these node runs and open their attempts."""
+    connection.execute(
+        _CLAIM,
+        {
+            "runs": uuids(c.key[0] for c in claims),
+            "nos": ints(c.key[1] for c in claims),
+            "maps": ints(c.key[2] for c in claims),
+            "attempts": ints(c.key[3] for c in claims),
+            "executors": [c.executor for c in claims],
+            "hashes": blobs(token_hash(c.token) for c in claims),
+            "all_runs": uuids({c.key[0] for c in claims}),
+            "me": me,
+            "now": now,
+        },
+    )
+
+
+_OLDEST = text("""
+SELECT id FROM (SELECT id FROM run WHERE state IN ('queued', 'running')) AS open ORDER BY id LIMIT 1
+""")
+_NOTHING_OPEN = uuid.UUID(int=0)
+
+
+def oldest_open_run(connection: Connection) -> uuid.UUID:
+    """Lower bound of the runs that claims look at, so that old partitions are pruned."""
+    found = connection.scalar(_OLDEST)
+    return found if isinstance(found, uuid.UUID) else _NOTHING_OPEN

@@ -1,0 +1,29 @@
+"""Edges of stored versions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from agentflow.db.queries.attempts import LockedAttempt
+
+_DOWNSTREAM = text("""
+SELECT vn.node_id, e.down_no FROM version_edge e
+JOIN version_node vn ON vn.version_id = e.version_id AND vn.node_no = e.down_no
+WHERE e.version_id = :version AND e.up_no = :node
+""")
+
+
+def not_chosen(
+    connection: Connection, branches: Sequence[tuple[LockedAttempt, list[str]]]
+) -> set[tuple[uuid.UUID, int]]:
+    """Direct downstreams that these branch nodes left out: skipped whatever their rule (SEMANTICS section 1)."""
+    left_out = set()
+    for attempt, chosen in branches:
+        run_id, node_no = attempt.key[:2]
+        for row in connection.execute(_DOWNSTREAM, {"version": attempt.version_id, "node": node_no}):
+            if row.node_id not in chosen:
+                left_out.add((run_id, row.down_no))
+    return left_out

@@ -1,0 +1,99 @@
+"""Starting runs: queued -> running, and their node runs made from the version's graph (ENGINE 9)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from agentflow.db.arrays import ints, uuids
+from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.queries.locks import database_now, lock_runs
+from agentflow.db.queries.settle import Event, Settlement
+from agentflow.states import RunState
+
+BATCH = 200  #: Runs started in one transaction.
+
+#: Roots are ready in the same statement; a root with a `when` is due for the evaluator instead. A reserved run
+#: (`run FILE`) gets the dispatch groups of its reservation, so that no other scheduler's claim sees it.
+_CREATE_NODES = text(f"""
+WITH r AS (
+  SELECT run.id, run.version_id, run.reserved_for FROM run WHERE run.id = ANY(CAST(:ids AS uuid[]))
+)
+INSERT INTO node_run (run_id, node_no, map_index, version_id, group_id, state, priority, pool_slots, n_up, ready_at,
+  resume_at)
+SELECT r.id, vn.node_no, {NOT_MAPPED}, r.version_id, coalesce(mine.id, vn.group_id),
+  CASE WHEN root.yes AND NOT vn.gated THEN 'ready' ELSE 'pending' END, vn.priority, vn.pool_slots, vn.n_up,
+  CASE WHEN root.yes AND NOT vn.gated THEN CAST(:now AS timestamptz) END,
+  CASE WHEN root.yes AND vn.gated THEN CAST(:now AS timestamptz) END
+FROM r JOIN version_node vn ON vn.version_id = r.version_id
+CROSS JOIN LATERAL (SELECT vn.n_up = 0 OR vn.trigger_rule = 'always' AS yes) AS root
+LEFT JOIN dispatch_group g ON g.id = vn.group_id AND r.reserved_for IS NOT NULL
+LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_id = g.pool_id
+  AND mine.executor = g.executor AND mine.queue = g.queue AND mine.reserved_for = r.reserved_for
+""")
+
+_MARK_RUNNING = text("""
+UPDATE run SET started_at = :now,
+  timeout_at = CASE WHEN v.timeout IS NOT NULL THEN CAST(:now AS timestamptz) + make_interval(secs => v.timeout) END,
+  total_nodes = c.nodes
+FROM workflow_version v, LATERAL (SELECT count(*)::int AS nodes FROM version_node vn WHERE vn.version_id = v.id) AS c
+WHERE run.id = ANY(CAST(:ids AS uuid[])) AND v.id = run.version_id
+RETURNING run.id, run.total_nodes
+""")
+
+
+def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Start these runs if they are still queued; returns those that were started."""
+    runs = {run_id: run for run_id, run in lock_runs(connection, ids).items() if run.state is RunState.QUEUED}
+    if not runs:
+        return []
+    now = database_now(connection)
+    started = uuids(runs)
+    settlement = Settlement(connection, runs, now)
+    for row in connection.execute(_MARK_RUNNING, {"ids": started, "now": now}):
+        runs[row.id].open_nodes = row.total_nodes
+        runs[row.id].state = RunState.RUNNING
+        settlement.record(Event(row.id, "run", state=RunState.RUNNING))
+    # The state is written before the node runs exist for others: both commit together.
+    connection.execute(_CREATE_NODES, {"ids": started, "now": now})
+    settlement.write(wake=True)
+    return list(runs)
+
+
+_WAITING = text("""
+SELECT w.id AS workflow_id, w.max_active_runs - (
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')::int AS free
+FROM (SELECT DISTINCT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL) AS q
+JOIN workflow w ON w.id = q.workflow_id
+WHERE NOT w.paused
+""")
+_LOCK_WORKFLOWS = text(
+    "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) AND NOT paused ORDER BY id FOR NO KEY UPDATE"
+)
+_FREE = text("""
+SELECT w.id AS workflow_id, w.max_active_runs - (
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')::int AS free
+FROM workflow w WHERE w.id = ANY(CAST(:ids AS bigint[]))
+""")
+_NEXT = text("""
+SELECT r.id FROM unnest(CAST(:ids AS bigint[]), CAST(:free AS int[])) AS w(id, n),
+LATERAL (
+  SELECT run.id FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
+  ORDER BY coalesce(run.logical_date, run.created_at), run.id LIMIT w.n
+) AS r
+""")
+
+
+def start_waiting(connection: Connection) -> list[uuid.UUID]:
+    """Start queued runs as far as pauses and max_active_runs allow, oldest logical date first, a batch at a time."""
+    waiting = [row.workflow_id for row in connection.execute(_WAITING) if row.free > 0][:BATCH]
+    if not waiting:
+        return []
+    locked = list(connection.scalars(_LOCK_WORKFLOWS, {"ids": ints(waiting)}))
+    # Counted again under the locks: another scheduler may have started some meanwhile.
+    free = {row.workflow_id: min(row.free, BATCH) for row in connection.execute(_FREE, {"ids": ints(locked)})}
+    open_now = {workflow: count for workflow, count in free.items() if count > 0}
+    chosen = connection.scalars(_NEXT, {"ids": ints(open_now), "free": ints(open_now.values())})
+    return start_locked(connection, list(chosen)[:BATCH])

@@ -1,0 +1,185 @@
+"""Executor events -> the database: one transaction a batch, fenced, idempotent.
+
+Order of locks: runs by id, then node runs and attempts by key. A batch that was applied but whose commit was not
+acknowledged (the connection broke) is applied again and changes nothing: its attempts are final with the same token.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from agentflow.db.queries.attempts import (
+    AttemptKey,
+    AttemptWrite,
+    LockedAttempt,
+    lock_attempts,
+    parse_attempt_id,
+    token_hash,
+    write_attempts,
+)
+from agentflow.db.queries.edges import not_chosen
+from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
+from agentflow.db.queries.settle import Event, FinalNode, Settlement
+from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
+from agentflow.workload import Finished, Outcome, Started
+from scheduler.outcomes import NextStep, decide_outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An attempt of a dead scheduler, written off by another: fenced by the owner's id instead of the token."""
+
+    key: AttemptKey
+    owner: uuid.UUID
+    reason: str
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch did, for the loop."""
+
+    ready: int = 0
+    due: int = 0
+    next_resume: datetime | None = None
+    ended: list[uuid.UUID] = field(default_factory=list)
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    settlement: Settlement
+    writes: list[AttemptWrite] = field(default_factory=list)
+    finals: list[FinalNode] = field(default_factory=list)
+    chosen: list[tuple[LockedAttempt, list[str]]] = field(default_factory=list)
+    applied: Applied = field(default_factory=Applied)
+
+
+def apply_events(connection: Connection, events: Sequence[Started | Finished], losses: Sequence[Loss] = ()) -> Applied:
+    """Store the starts and ends of attempts and everything that follows from them."""
+    keyed = {parse_attempt_id(event.attempt_id): event for event in events}  # a later Finished replaces its Started
+    wanted = [*keyed, *(loss.key for loss in losses)]
+    runs = lock_runs(connection, {key[0] for key in wanted})
+    attempts = lock_attempts(connection, wanted)
+    batch = _Batch(Settlement(connection, runs, database_now(connection)))
+    for key, event in keyed.items():
+        if key in attempts and key[0] in runs:
+            _apply(batch, attempts[key], runs[key[0]], event)
+    for loss in losses:
+        if loss.key in attempts and loss.key[0] in runs:
+            _lose(batch, attempts[loss.key], runs[loss.key[0]], loss)
+    write_attempts(connection, batch.writes)
+    batch.settlement.settle(batch.finals, not_chosen(connection, batch.chosen))
+    batch.settlement.write(wake=batch.applied.ready > 0)
+    applied = batch.applied
+    applied.ready += batch.settlement.made_ready
+    applied.due += batch.settlement.made_due + len(batch.settlement.unfinished)
+    applied.ended = batch.settlement.ended
+    return applied
+
+
+def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started | Finished) -> None:
+    if attempt.token_hash != token_hash(event.token) or not _is_current(attempt):
+        if not _is_repeat(attempt, event):
+            _refuse(batch, attempt, event)
+        return
+    if isinstance(event, Started):
+        _start(batch, attempt, event)
+        return
+    step = decide_outcome(attempt, event.outcome, run_stopping=run.stopping, now=batch.settlement.now)
+    error = event.error.as_document() if event.error else None
+    _finish(batch, attempt, step, event.started_at, event.finished_at, event.output, error)
+    if step.node_state is NodeRunState.SUCCESS and attempt.type == "branch" and event.output is not None:
+        batch.chosen.append((attempt, json.loads(event.output)))
+
+
+def _is_current(attempt: LockedAttempt) -> bool:
+    return attempt.attempt_state not in ATTEMPT_FINAL and attempt.key[3] == attempt.current_attempt
+
+
+def _is_repeat(attempt: LockedAttempt, event: Started | Finished) -> bool:
+    """The same report again, after a commit that was not acknowledged: nothing to do, nothing to refuse."""
+    if attempt.token_hash != token_hash(event.token):
+        return False
+    return isinstance(event, Started) or attempt.attempt_state == _state_of(event.outcome)
+
+
+def _state_of(outcome: Outcome) -> AttemptState:
+    return AttemptState.SUCCESS if outcome is Outcome.SKIPPED else AttemptState(outcome.value)
+
+
+def _refuse(batch: _Batch, attempt: LockedAttempt, event: Started | Finished) -> None:
+    batch.applied.refused += 1
+    said = event.outcome.value if isinstance(event, Finished) else "started"
+    run_id, node_no, map_index, number = attempt.key
+    detail = {"reported": said, "attempt_state": attempt.attempt_state.value}
+    batch.settlement.record(Event(run_id, "refused", node_no, map_index, number, None, detail))
+
+
+def _start(batch: _Batch, attempt: LockedAttempt, event: Started) -> None:
+    if attempt.attempt_state is AttemptState.RUNNING:
+        return
+    run_id, node_no, map_index, number = attempt.key
+    batch.writes.append(
+        AttemptWrite(
+            attempt.key,
+            AttemptState.RUNNING,
+            NodeRunState.RUNNING,
+            event.at,
+            None,
+            attempt.failures,
+            attempt.losses,
+        )
+    )
+    batch.settlement.record(Event(run_id, "node", node_no, map_index, number, NodeRunState.RUNNING))
+
+
+def _lose(batch: _Batch, attempt: LockedAttempt, run: LockedRun, loss: Loss) -> None:
+    if attempt.scheduler_id != loss.owner or not _is_current(attempt):
+        return
+    step = decide_outcome(attempt, Outcome.LOST, run_stopping=run.stopping, now=batch.settlement.now)
+    _finish(batch, attempt, step, None, batch.settlement.now, None, {"type": "Lost", "message": loss.reason})
+
+
+def _finish(
+    batch: _Batch,
+    attempt: LockedAttempt,
+    step: NextStep,
+    started_at: datetime | None,
+    finished_at: datetime,
+    output: str | None,
+    error: dict[str, object] | None,
+) -> None:
+    now = batch.settlement.now
+    ready = step.node_state is NodeRunState.READY
+    batch.writes.append(
+        AttemptWrite(
+            attempt.key,
+            step.attempt_state,
+            step.node_state,
+            started_at,
+            finished_at,
+            step.failures,
+            step.losses,
+            resume_at=step.resume_at,
+            ready_at=now if ready else None,
+            output=output if step.node_state is NodeRunState.SUCCESS else None,
+            error=json.dumps(error) if error else None,
+        )
+    )
+    run_id, node_no, map_index, number = attempt.key
+    if step.node_state in NODE_RUN_FINAL:
+        batch.finals.append(
+            FinalNode(run_id, attempt.version_id, node_no, step.node_state, attempt.is_leaf, map_index, number)
+        )
+        return
+    detail = {"ended": step.attempt_state.value}
+    batch.settlement.record(Event(run_id, "node", node_no, map_index, number, step.node_state, detail))
+    batch.applied.ready += ready
+    if step.resume_at is not None and (batch.applied.next_resume is None or step.resume_at < batch.applied.next_resume):
+        batch.applied.next_resume = step.resume_at

@@ -1,0 +1,64 @@
+"""What an attempt's end means for its node run: pure, tested as a table (SEMANTICS section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agentflow.db.queries.attempts import LockedAttempt
+from agentflow.states import AttemptState, NodeRunState
+from agentflow.workload import Outcome
+
+LOSS_BUDGET = 5  #: Lost attempts per node run before it fails; they never use the user's retries.
+_ATTEMPT_STATES = {
+    Outcome.SUCCESS: AttemptState.SUCCESS,
+    Outcome.SKIPPED: AttemptState.SUCCESS,
+    Outcome.FAILED: AttemptState.FAILED,
+    Outcome.CANCELLED: AttemptState.CANCELLED,
+    Outcome.LOST: AttemptState.LOST,
+    Outcome.REFUSED: AttemptState.REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """Where attempt and node run go, and the budgets that are left used."""
+
+    attempt_state: AttemptState
+    node_state: NodeRunState
+    failures: int
+    losses: int
+    resume_at: datetime | None = None
+
+
+def retry_delay(attempt: LockedAttempt, failures: int) -> timedelta:
+    """delay(n) = min(retry_delay x backoff^(n-1), retry_max_delay) after the n-th failure."""
+    # The exponent is capped so that a large backoff cannot overflow a float before the minimum is taken.
+    growth = attempt.retry_backoff ** min(failures - 1, 64) if attempt.retry_backoff > 0 else 0.0
+    return timedelta(seconds=min(attempt.retry_delay * growth, attempt.retry_max_delay))
+
+
+def decide_outcome(attempt: LockedAttempt, outcome: Outcome, *, run_stopping: bool, now: datetime) -> NextStep:
+    """What follows from an accepted result."""
+    state = _ATTEMPT_STATES[outcome]
+    failures, losses = attempt.failures, attempt.losses
+    if outcome is Outcome.SUCCESS:
+        return NextStep(state, NodeRunState.SUCCESS, failures, losses)
+    if outcome is Outcome.SKIPPED:
+        return NextStep(state, NodeRunState.SKIPPED, failures, losses)
+    if outcome in (Outcome.LOST, Outcome.REFUSED):
+        losses += 1
+        if run_stopping:
+            return NextStep(state, NodeRunState.CANCELLED, failures, losses)
+        if losses > LOSS_BUDGET:
+            return NextStep(state, NodeRunState.FAILED, failures, losses)
+        return NextStep(state, NodeRunState.READY, failures, losses)
+    if outcome is Outcome.CANCELLED:
+        return NextStep(state, NodeRunState.CANCELLED, failures, losses)
+    failures += 1
+    if run_stopping or failures > attempt.retries:
+        return NextStep(state, NodeRunState.FAILED, failures, losses)
+    delay = retry_delay(attempt, failures)
+    if delay <= timedelta(0):
+        return NextStep(state, NodeRunState.READY, failures, losses)
+    return NextStep(state, NodeRunState.RETRYING, failures, losses, resume_at=now + delay)
