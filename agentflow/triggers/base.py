@@ -1,0 +1,63 @@
+"""What every time trigger is: an APScheduler trigger that computes in UTC."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from apscheduler.triggers.base import BaseTrigger
+
+#: How a clock change moved or doubled a fire, for people who ask when a workflow runs next.
+Note = Literal["dst-gap", "dst-overlap"]
+
+_MICROSECOND = timedelta(microseconds=1)
+#: Date arithmetic stays clear of the years 1 and 9999.
+_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The time in which a trigger is allowed to fire, both ends included; None is open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler 3 has no annotations
+    """Answers when it fires next. Immutable: every question carries its own instant."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+
+    @abstractmethod
+    def _fire_after(self, after: datetime) -> datetime | None:
+        """The first fire later than `after`, whatever the bounds; both are naive UTC."""
+
+    def note(self, at: datetime) -> Note | None:  # noqa: ARG002 - most triggers know no local time
+        """How a clock change concerns the fire at this instant."""
+        return None
+
+    def next_fire(self, after: datetime) -> datetime | None:
+        """The first fire later than `after`, in UTC; None when there is none any more.
+
+        Raises:
+            ValueError: `after` has no time zone.
+        """
+        if after.tzinfo is None:
+            raise ValueError(f"{after.isoformat()} has no time zone")
+        after = max(after.astimezone(UTC), _EARLIEST)
+        if self._bounds.start is not None:
+            after = max(after, self._bounds.start - _MICROSECOND)
+        if after > _LATEST:
+            return None
+        naive = self._fire_after(after.replace(tzinfo=None))
+        fire = naive.replace(tzinfo=UTC) if naive is not None else None
+        if fire is not None and self._bounds.end is not None and fire > self._bounds.end:
+            return None
+        return fire
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """APScheduler's question: the successor of the previous fire, or the first fire from `now` on."""
+        return self.next_fire(previous_fire_time or now - _MICROSECOND)
