@@ -1,0 +1,146 @@
+"""What is wrong with a node's config, before anything runs and while its templates are not rendered yet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from agentflow.errors import Problem
+from agentflow.nodes.base import NodeType
+
+#: Pydantic context of a check before the run; validators that cost too much for each attempt ask for it.
+STATIC: Final = {"static": True}
+
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+_MISSING: Final = object()
+
+
+def literal_fields(config: type[BaseModel]) -> frozenset[str]:
+    """Top-level fields, as written in files, whose text is never a template."""
+    return _marked(config, "x-template")
+
+
+def secret_free_fields(config: type[BaseModel]) -> frozenset[str]:
+    """Top-level fields, as written in files, that may not mention `secrets`."""
+    return _marked(config, "x-secrets")
+
+
+def config_problems(node_type: NodeType[Any], config: Mapping[str, Any]) -> list[Problem]:
+    """All problems, with paths relative to the config.
+
+    A value that contains a template gets its type at run time, so errors about its type or form are left out.
+    """
+    literal = literal_fields(node_type.Config)
+    try:
+        node_type.Config.model_validate(config, context=STATIC)
+    except ValidationError as error:
+        found = [
+            _problem(node_type.Config, item)
+            for item in error.errors(include_url=False)
+            if not _waits_for_a_template(item, config, literal)
+        ]
+    else:
+        found = []
+    return _without_repeats([*found, *_secrets_where_none_may_be(node_type, config)])
+
+
+def contains_template(value: Any) -> bool:
+    """Whether any text in the value, at any depth, is a template."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if any(mark in item for mark in _TEMPLATE_MARKS):
+                return True
+        elif isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+    return False
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """`cases[0].when` for `("cases", 0, "when")`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _marked(config: type[BaseModel], mark: str) -> frozenset[str]:
+    return frozenset(
+        info.alias or name
+        for name, info in config.model_fields.items()
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get(mark) is False
+    )
+
+
+def _waits_for_a_template(item: ErrorDetails, config: Mapping[str, Any], literal: frozenset[str]) -> bool:
+    location = item["loc"]
+    if not location or location[0] in literal or item["type"] in {"missing", "extra_forbidden"}:
+        return False
+    return contains_template(_value_at(config, location))
+
+
+def _value_at(config: Any, location: tuple[str | int, ...]) -> Any:
+    """The value, or the innermost one on the way: pydantic adds names of union members to its locations."""
+    value = config
+    for part in location:
+        inner = _step(value, part)
+        if inner is _MISSING:
+            break
+        value = inner
+    return value
+
+
+def _step(value: Any, part: str | int) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(part, _MISSING)
+    if isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value):
+        return value[part]
+    return _MISSING
+
+
+def _problem(config: type[BaseModel], item: ErrorDetails) -> Problem:
+    path = dotted(item["loc"])
+    if item["type"] == "missing":
+        return Problem(f"`{item['loc'][-1]}` is required", path)
+    if item["type"] == "extra_forbidden":
+        return Problem(f"unknown key `{item['loc'][-1]}`", path, hint=_did_you_mean(config, item["loc"]))
+    message = item["msg"].removeprefix("Value error, ")
+    return Problem(message[:1].lower() + message[1:] if message.startswith("Input ") else message, path)
+
+
+def _did_you_mean(config: type[BaseModel], location: tuple[str | int, ...]) -> str | None:
+    if len(location) > 1:  # inside a nested object: its keys are not at hand
+        return None
+    known = [info.alias or name for name, info in config.model_fields.items()]
+    close = difflib.get_close_matches(str(location[0]), known, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}"
+
+
+def _secrets_where_none_may_be(node_type: NodeType[Any], config: Mapping[str, Any]) -> Iterator[Problem]:
+    from agentflow.templates import TemplateProblem, find_references
+
+    for name in sorted(secret_free_fields(node_type.Config) & config.keys()):
+        text = config[name]
+        if not isinstance(text, str) or not contains_template(text):
+            continue
+        try:
+            names = find_references(text).names
+        except TemplateProblem:
+            continue  # the spec reports templates that cannot be read, with their line
+        if "secrets" in names:
+            yield Problem(
+                f"secrets may not be used in `{name}`, where other processes and logs would see them",
+                name,
+                hint="give the secret by `env` or `files` and read it there",
+            )
+
+
+def _without_repeats(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,161 @@
+"""One exchange of an `http` node: request, redirects, response."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from contextlib import closing
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+from agentflow.durations import format_duration
+from agentflow.nodes.base import NodeContext, NodeFailed
+from agentflow.nodes.http import HttpConfig
+from agentflow.nodes.http_body import BodyTooLarge, read_body, value_of
+from agentflow.nodes.http_client import client, deadline
+
+MAX_REDIRECTS: Final = 10
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_EXCERPT: Final = 500  # characters of an unexpected response that go into the error
+_BROKEN: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+
+#: Headers that follow a redirect to another server; any other may be a credential.
+_HARMLESS: Final = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+
+
+def exchange(config: HttpConfig, context: NodeContext) -> dict[str, Any]:
+    """Send the request, follow redirects, read the response.
+
+    Raises:
+        NodeFailed: Refused address, network trouble, timeout, unexpected status, or a body that is too large or not
+            what it says it is.
+    """
+    with deadline(config.timeout.total_seconds()):
+        request = first_request(config)
+        for _ in range(MAX_REDIRECTS + 1):
+            outcome = _hop(request, config, context)
+            if not isinstance(outcome, httpx.Request):
+                return outcome
+            request = outcome
+    raise NodeFailed(f"more than {MAX_REDIRECTS} redirects, the last to {shown(request.url)}", kind="TooManyRedirects")
+
+
+def first_request(config: HttpConfig) -> httpx.Request:
+    """The request that a config describes; a user and password in the address become a header."""
+    try:
+        url = httpx.URL(config.url)
+        if config.query:
+            url = url.copy_merge_params({name: _listed(value) for name, value in config.query.items()})
+    except httpx.InvalidURL as error:
+        raise NodeFailed(f"url: {error}", kind="InvalidUrl") from error
+    headers = httpx.Headers({"User-Agent": "AgentFlow", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"})
+    if url.userinfo:
+        login = f"{url.username}:{url.password}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+        url = url.copy_with(userinfo=b"")
+    content = None
+    if config.sends_json:
+        content = json.dumps(config.json_, ensure_ascii=False, separators=(",", ":")).encode()
+        headers["Content-Type"] = "application/json"
+    elif config.body is not None:
+        content = config.body.encode()
+    headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in config.headers.items()]))
+    return httpx.Request(config.method, url, headers=headers, content=content)
+
+
+def redirected(request: httpx.Request, status: int, location: str) -> httpx.Request:
+    """The request that a redirect asks for, as browsers do it, without credentials for another server.
+
+    Raises:
+        NodeFailed: The new address is not a web address.
+    """
+    try:
+        url = request.url.join(location)
+        url = url.copy_with(userinfo=b"", fragment=None)
+    except httpx.InvalidURL as error:
+        raise NodeFailed(f"{shown(request.url)} redirects to a broken address: {error}", kind="InvalidUrl") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise NodeFailed(f"{shown(request.url)} redirects to a {url.scheme}: address", kind="RedirectRefused")
+    method, content = request.method, request.read() or None
+    headers = request.headers.copy()
+    del headers["Host"]  # follows from the address
+    if not _same_server(request.url, url):
+        headers = httpx.Headers([(name, value) for name, value in headers.raw if name.decode().lower() in _HARMLESS])
+    if (status in {302, 303} and method != "HEAD") or (status == httpx.codes.MOVED_PERMANENTLY and method == "POST"):
+        method, content = "GET", None
+        headers.pop("Content-Type", None)
+    headers.pop("Content-Length", None)
+    return httpx.Request(method, url, headers=headers, content=content)
+
+
+def shown(url: httpx.URL) -> str:
+    """An address for logs and errors: without the query, where keys often are."""
+    return str(url.copy_with(query=None, fragment=None, userinfo=b""))
+
+
+def _hop(request: httpx.Request, config: HttpConfig, context: NodeContext) -> httpx.Request | dict[str, Any]:
+    what = f"{request.method} {shown(request.url)}"
+    began = time.monotonic()
+    try:
+        with closing(client(allow_private=context.allow_private_http).send(request)) as response:
+            context.log(f"{what}: {_status(response)}, {(time.monotonic() - began) * 1000:.0f} ms")
+            location = response.headers.get("Location")
+            if response.status_code in _REDIRECTS and location is not None:
+                return redirected(request, response.status_code, location)
+            return _result(what, response, config, context.output_max)
+    except httpcore.TimeoutException as error:
+        limit = format_duration(config.timeout)
+        raise NodeFailed(f"{what} took longer than its timeout of {limit}", kind="Timeout") from error
+    except _BROKEN as error:
+        raise NodeFailed(f"{what}: {error or type(error).__name__}", kind=type(error).__name__) from error
+
+
+def _result(what: str, response: httpx.Response, config: HttpConfig, limit: int) -> dict[str, Any]:
+    if not config.accepts(response.status_code):
+        expected = ", ".join(str(item) for item in config.expect)
+        begins = _excerpt(response)
+        said = f"; the body begins: {begins}" if begins else ""
+        raise NodeFailed(f"{what} answered {_status(response)}, expected {expected}{said}", kind="HttpStatus")
+    try:
+        data = read_body(response, limit)
+        body = value_of(response.headers.get("Content-Type", ""), data)
+    except ValueError as error:
+        raise NodeFailed(f"{what}: {error}", kind=type(error).__name__) from error
+    return {"status": response.status_code, "headers": dict(response.headers), **body}
+
+
+def _excerpt(response: httpx.Response) -> str:
+    try:
+        data = read_body(response, 64 * 1024, cut=True)
+    except (ValueError, BodyTooLarge):
+        return ""
+    text = " ".join(data.decode("utf-8", "replace").split())
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
+
+
+def _status(response: httpx.Response) -> str:
+    return f"{response.status_code} {response.reason_phrase}".rstrip()
+
+
+def _listed(value: object) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _same_server(old: httpx.URL, new: httpx.URL) -> bool:
+    """Same scheme, host and port, or the step from http to https of one host on the usual ports."""
+    if old.host != new.host:
+        return False
+    if old.scheme == new.scheme:
+        return _port(old) == _port(new)
+    return (old.scheme, _port(old), new.scheme, _port(new)) == ("http", 80, "https", 443)
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)

@@ -1,0 +1,144 @@
+"""Runs a child process and hands its output on, line by line, while it runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentflow.nodes.base import NodeFailed, NodeLog
+
+TAIL: Final = 64 * 1024  #: Bytes of standard output that are kept.
+_READ: Final = 64 * 1024  # bytes per read; a longer line is cut into pieces of about this size
+_IDLE: Final = 0.25  # seconds between looks whether the process ended while a grandchild holds its pipes
+_DRAIN: Final = 1.0  # seconds of output that is still read after its end in that case
+_CONTINUATION: Final = bytes(range(0x80, 0xC0))  # bytes inside a UTF-8 character
+_ERROR_LINE: Final = 500  # characters of the last line on stderr that go into the error
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended."""
+
+    returncode: int  #: Negative: minus the signal that killed it.
+    stdout: str  #: The last 64 KiB.
+    last_error: str  #: The last line on stderr that is not blank.
+
+
+def run_streamed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: NodeLog) -> Ended:
+    """Run to the end, in the caller's process group and without input.
+
+    Raises:
+        NodeFailed: The process could not be started.
+    """
+    try:
+        process = subprocess.Popen(
+            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        advice = "; give large values by `files`" if error.errno == errno.E2BIG else ""
+        raise NodeFailed(f"{argv[0]} could not be started: {error.strerror}{advice}") from error
+    with process:  # closes the pipes and waits
+        try:
+            return _follow(process, log)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def clean_text(data: bytes) -> str:
+    """Text that logs and JSON can hold: broken UTF-8 and NUL become U+FFFD."""
+    return data.decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+class _Stream:
+    """One pipe: cuts what arrives into lines, logs them, keeps the tail."""
+
+    def __init__(self, name: str, log: NodeLog) -> None:
+        self._name = name
+        self._log = log
+        self._rest = b""
+        self._tail = bytearray()
+        self.last_line = ""
+
+    def feed(self, data: bytes) -> None:
+        self._tail += data
+        if len(self._tail) > 4 * TAIL:
+            self._shorten()
+        whole, newline, rest = (self._rest + data).rpartition(b"\n")
+        self._rest = rest
+        if newline:
+            self._write(whole)
+        if len(self._rest) >= _READ:
+            end = _character_end(self._rest)
+            self._write(self._rest[:end])
+            self._rest = self._rest[end:]
+
+    def finish(self) -> None:
+        if self._rest:
+            self._write(self._rest)
+            self._rest = b""
+
+    def tail(self) -> str:
+        if len(self._tail) > TAIL:
+            self._shorten()
+        return clean_text(bytes(self._tail))
+
+    def _shorten(self) -> None:
+        """Keep the end, without the rest of a character that the cut broke."""
+        self._tail = bytearray(self._tail[-TAIL:].lstrip(_CONTINUATION))
+
+    def _write(self, block: bytes) -> None:
+        for line in clean_text(block).split("\n"):
+            text = line.rstrip("\r")
+            self._log(text, stream=self._name)
+            if text and not text.isspace():
+                self.last_line = text
+
+
+def _character_end(data: bytes) -> int:
+    """Where to cut so that no UTF-8 character is broken."""
+    for back in range(1, 4):
+        if data[-back] >= 0xC0:
+            return len(data) - back
+        if data[-back] < 0x80:
+            break
+    return len(data)
+
+
+def _follow(process: subprocess.Popen[bytes], log: NodeLog) -> Ended:
+    if process.stdout is None or process.stderr is None:  # both are pipes: this only tells mypy
+        raise AssertionError
+    out, err = _Stream("stdout", log), _Stream("stderr", log)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout.fileno(), selectors.EVENT_READ, out)
+        selector.register(process.stderr.fileno(), selectors.EVENT_READ, err)
+        _read_all(selector, process)
+    returncode = process.wait()
+    out.finish()
+    err.finish()
+    return Ended(returncode, out.tail(), err.last_line[:_ERROR_LINE])
+
+
+def _read_all(selector: selectors.BaseSelector, process: subprocess.Popen[bytes]) -> None:
+    """Read both pipes to their end, or, when a background process keeps them open, until shortly after the end."""
+    stop_at: float | None = None
+    while selector.get_map():
+        ready = selector.select(_IDLE)
+        for key, _ in ready:
+            data = os.read(key.fd, _READ)
+            if data:
+                key.data.feed(data)
+            else:
+                selector.unregister(key.fd)
+        if process.poll() is None:
+            continue
+        stop_at = stop_at or time.monotonic() + _DRAIN
+        if not ready or time.monotonic() > stop_at:
+            return
