@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentflow.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -158,3 +160,33 @@ def duration_text(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def print_fields(fields: Sequence[tuple[str, str | Text | None]]) -> None:
+    """Names and values below each other; those without a value are left out."""
+    from rich.text import Text
+
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        if value:
+            shown = value if isinstance(value, Text) else Text(clean(value))
+            say(Text.assemble((f"{name:<{width}}  ", "dim"), shown))
+
+
+def action(key: str, value: str, result: dict[str, Any] | bool | None) -> dict[str, Any]:
+    """The document of an action: `{id|name, changed}` and what else the use case tells."""
+    more = result if isinstance(result, dict) else {"changed": result is not False}
+    return {key: value, "changed": True} | more
+
+
+def confirm(question: str) -> None:
+    """Ask on stderr; leave with exit code 1 unless the answer is yes.
+
+    Raises:
+        UsageError: Nobody is there to be asked.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can answer here.", hint="pass --yes to do it without asking")
+    if not typer.confirm(question, err=True):
+        note("nothing was done")
+        raise typer.Exit(1)

@@ -1,0 +1,132 @@
+"""What commands work with: the settings, the database with a current schema, and transactions on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from agentflow.errors import DatabaseNotReady, DatabaseUnreachable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from agentflow.postgres import DatabaseHandle
+    from agentflow.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open database for the length of one command."""
+
+    settings: Settings
+    handle: DatabaseHandle
+    engine: Engine
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy address of the database, with its password."""
+        return self.handle.url
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction; deadlocks are retried."""
+        from agentflow.db.engine import transact
+
+        return transact(self.engine, work)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for reading more than one transaction's retry could repeat, such as a long log."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    @property
+    def actor(self) -> str:
+        """Who acts, for the audit log."""
+        return self.settings.identity
+
+
+def settings() -> Settings:
+    """The settings of this process; the log of a command stays quiet below WARNING."""
+    from agentflow import log
+    from agentflow.settings import load_settings
+
+    found = load_settings()
+    log.configure(found, at_least="WARNING")
+    return found
+
+
+@contextmanager
+def session(*, migrate: bool = True) -> Iterator[Session]:
+    """The database: the one of the settings, or the embedded server, started if nobody has.
+
+    Args:
+        migrate: Whether the schema must be the one this version needs. The embedded server's is brought there; an
+            external one's is only checked, since other versions may be at work on it.
+
+    Raises:
+        DatabaseUnreachable: It does not answer, or went away meanwhile.
+        DatabaseNotReady: An external database has another schema.
+    """
+    found = settings()
+    from agentflow.postgres import database
+
+    with database(found) as handle, _translated_errors():
+        from agentflow.db.engine import make_engine
+
+        engine = make_engine(handle.url, pool_size=2, application_name="agentflow-cli")
+        try:
+            if migrate:
+                _require_schema(engine, handle.url, embedded=not found.database_url)
+            yield Session(found, handle, engine)
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    from sqlalchemy.exc import DBAPIError
+
+    from agentflow.db.engine import is_disconnect
+
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_disconnect(error):
+            raise
+        reason = str(error.orig or error).strip().splitlines() or ["no reason given"]
+        raise DatabaseUnreachable(
+            f"The database cannot be reached: {reason[-1].strip()}", hint="`agentflow doctor` tells more"
+        ) from error
+
+
+def _require_schema(engine: Engine, url: str, *, embedded: bool) -> None:
+    from agentflow.db import migrate
+
+    with engine.connect() as connection:
+        if migrate.current(connection) == migrate.head():
+            return
+        if not embedded:
+            migrate.require_current(connection)
+    upgrade(url)
+
+
+def upgrade(url: str) -> None:
+    """Bring a database to the schema of this version.
+
+    Raises:
+        DatabaseNotReady: A newer version of AgentFlow has changed the schema already.
+    """
+    from alembic.util import CommandError
+
+    from agentflow.db import migrate
+
+    try:
+        migrate.upgrade(url)
+    except CommandError as error:
+        raise DatabaseNotReady(
+            f"The schema cannot be upgraded: {error}", hint="a newer AgentFlow has used this database; install that one"
+        ) from error

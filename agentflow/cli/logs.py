@@ -1,0 +1,96 @@
+"""`agentflow logs`: the lines that nodes of a run wrote."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentflow.cli import context, output
+from agentflow.states import RUN_FINAL
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentflow.cli.context import Session
+
+POLL = 1.0  #: Seconds between looks when no news comes.
+_LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
+
+Line = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(logs)
+
+
+def logs(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run.")],
+    node: Annotated[str | None, typer.Argument(help="Only this node.")] = None,
+    *,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt. Default: all.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per log line.")] = False,
+) -> None:
+    """Print the log of a run or of one of its nodes."""
+    console = output.stdout()
+    shown = 0
+    with context.session() as session:
+        lines = _followed(session, run_id, node, attempt) if follow else _stored(session, run_id, node, attempt)
+        for line in lines:
+            shown += 1
+            if json:
+                sys.stdout.write(json_module.dumps(line, ensure_ascii=False) + "\n")
+            else:
+                print_line(console, line, with_node=node is None)
+        sys.stdout.flush()
+    if not shown and not json:
+        output.note("no log lines")
+
+
+def print_line(console: Console, line: Line, *, with_node: bool) -> None:
+    """One line: time, node, text. Colours of the program stay in a terminal, other control codes never do."""
+    from rich.text import Text
+
+    name = line["node"] if line["map_index"] is None else f"{line['node']}[{line['map_index']}]"
+    text = Text.from_ansi(output.clean(line["text"], colours=console.is_terminal))
+    if line["level"] in _LEVELS and not text.spans:
+        text.stylize(_LEVELS[line["level"]])
+    head = Text(f"{line['at'][11:23]} ", "dim")
+    if with_node:
+        head.append(f"{output.clean(name)} ", "cyan")
+    if line["stream"] == "stderr":
+        head.append("! ", "yellow")
+    console.print(head + text, soft_wrap=True)
+
+
+def _stored(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
+    from agentflow import runs
+
+    with session.reading() as connection:
+        yield from runs.read_logs(connection, run_id, node, attempt)
+
+
+def _followed(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
+    """Lines as they come, until the run has ended and its last lines are told."""
+    from agentflow import runs
+    from agentflow.cli.news import News
+
+    told: dict[tuple[Any, ...], int] = {}
+    with News(session.settings.listen_database_url or session.url) as news:
+        while True:
+            # The state is read first: what is written until the end of a run is then seen by the read below.
+            ended = session.do(lambda connection: runs.show_run(connection, run_id))["state"] in RUN_FINAL
+            for line in _stored(session, run_id, node, attempt):
+                key = (line["node"], line["map_index"], line["attempt"])
+                if line["seq"] > told.get(key, 0):
+                    told[key] = line["seq"]
+                    yield line
+            sys.stdout.flush()
+            if ended:
+                return
+            news.wait(POLL)

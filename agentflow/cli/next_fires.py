@@ -1,0 +1,68 @@
+"""`agentflow next`: when a workflow will start by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from agentflow.cli import context, output, sources
+from agentflow.cli.output import Column, JsonFlag
+from agentflow.cli.trigger import parse_time
+from agentflow.clock import iso, utc_now
+
+_NOTES = {
+    "dst-gap": "the clock skips this time: it runs right after",
+    "dst-overlap": "the clock shows this time twice: it runs once",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command("next")(next_fires)
+
+
+def next_fires(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stored workflow, or a workflow file.")],
+    *,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
+    from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Default: now.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show the next fire times in UTC; changes of daylight saving time are marked."""
+    from agentflow.triggers import upcoming
+
+    start = parse_time(from_, option="--from") if from_ else utc_now()
+    triggers = _triggers(target)
+    items = [
+        {"at": iso(fire.at), "trigger": fire.trigger, "note": fire.note} for fire in upcoming(triggers, count, start)
+    ]
+    empty = "no fire times" if triggers else "no triggers: this workflow only runs by hand"
+    output.emit({"items": items}, as_json=json, human=lambda: output.print_table(_COLUMNS, items, empty=empty))
+
+
+def _triggers(target: str) -> list[dict[str, Any]]:
+    if sources.looks_like_file(target):
+        from agentflow.spec import to_document
+
+        spec, _ = sources.load_one(target)
+        document = to_document(spec)
+    else:
+        with context.session() as session:
+            from agentflow import catalog
+
+            document = session.do(lambda connection: catalog.export_spec(connection, target))
+    return list(document.get("triggers", []))
+
+
+def _weekday(row: dict[str, Any]) -> str:
+    return datetime.fromisoformat(row["at"]).astimezone(UTC).strftime("%a")
+
+
+_COLUMNS = [
+    Column("AT", lambda row: output.short_time(row["at"]), keep=9),
+    Column("DAY", _weekday, keep=3),
+    Column("TRIGGER", lambda row: row["trigger"], keep=5),
+    Column("NOTE", lambda row: _NOTES.get(row["note"], row["note"]) if row["note"] else "", keep=4),
+]

@@ -1,0 +1,71 @@
+"""`agentflow pools`: named limits on how many node runs go at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from agentflow.cli import context, output
+from agentflow.cli.output import Column, JsonFlag
+
+app = typer.Typer(name="pools", help="Pools: named limits on node runs at once.")
+Name = Annotated[str, typer.Argument(help="Name of the pool.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add this group."""
+    root.add_typer(app)
+
+
+@app.command("list")
+def list_all(*, json: JsonFlag = False) -> None:
+    """List the pools."""
+    with context.session() as session:
+        from agentflow import settings_store
+
+        items = session.do(settings_store.list_pools)
+    output.emit(
+        {"items": items, "next_cursor": None},
+        as_json=json,
+        human=lambda: output.print_table(_COLUMNS, items, empty="no pools"),
+    )
+
+
+@app.command("set")
+def set_one(
+    name: Name,
+    slots: Annotated[int, typer.Argument(min=0, help="Node runs at once; 0 stops new ones.")],
+    *,
+    description: Annotated[str | None, typer.Option(help="What it protects.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Create a pool or change it."""
+    with context.session() as session:
+        from agentflow import settings_store
+
+        result = session.do(
+            lambda connection: settings_store.set_pool(
+                connection, name, slots, description=description, actor=session.actor
+            )
+        )
+    output.emit(
+        output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} has {slots} slots")
+    )
+
+
+@app.command()
+def delete(name: Name, *, json: JsonFlag = False) -> None:
+    """Delete a pool that no workflow uses."""
+    with context.session() as session:
+        from agentflow import settings_store
+
+        result = session.do(lambda connection: settings_store.delete_pool(connection, name, actor=session.actor))
+    output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
+
+
+_COLUMNS = [
+    Column("NAME", lambda row: row["name"], keep=9),
+    Column("SLOTS", lambda row: str(row["slots"]), keep=8, right=True),
+    Column("DESCRIPTION", lambda row: row.get("description"), keep=1),
+]

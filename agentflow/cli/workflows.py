@@ -1,0 +1,118 @@
+"""`agentflow workflows`: list, show, pause, unpause, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from agentflow.cli import context, output, style
+from agentflow.cli.output import Column, JsonFlag
+
+app = typer.Typer(name="workflows", help="Stored workflows: list, show, pause, delete.")
+Name = Annotated[str, typer.Argument(help="Name of the workflow.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add this group."""
+    root.add_typer(app)
+
+
+@app.command("list")
+def list_all(*, json: JsonFlag = False) -> None:
+    """List the workflows with their next fire and latest run."""
+    with context.session() as session:
+        from agentflow import catalog
+
+        items = session.do(catalog.list_workflows)
+    output.emit(
+        {"items": items, "next_cursor": None},
+        as_json=json,
+        human=lambda: output.print_table(_COLUMNS, items, empty="no workflows yet: `agentflow apply FILE`"),
+    )
+
+
+@app.command()
+def show(name: Name, *, json: JsonFlag = False) -> None:
+    """Show one workflow."""
+    with context.session() as session:
+        from agentflow import catalog
+
+        document = session.do(lambda connection: catalog.show_workflow(connection, name))
+    output.emit(document, as_json=json, human=lambda: _print_workflow(document))
+
+
+@app.command()
+def pause(name: Name, *, json: JsonFlag = False) -> None:
+    """Stop its triggers and claims; attempts that are out already finish."""
+    _set_paused(name, paused=True, json=json)
+
+
+@app.command()
+def unpause(name: Name, *, json: JsonFlag = False) -> None:
+    """Let it fire and run again; fires missed meanwhile are not made up."""
+    _set_paused(name, paused=False, json=json)
+
+
+def _set_paused(name: str, *, paused: bool, json: bool) -> None:
+    with context.session() as session:
+        from agentflow import catalog
+
+        result = session.do(lambda connection: catalog.set_paused(connection, name, paused, session.actor))
+    document = output.action("name", name, result)
+    word = "paused" if paused else "unpaused"
+    output.emit(
+        document,
+        as_json=json,
+        human=lambda: output.say(f"{name} {word if document['changed'] else f'was {word} already'}"),
+    )
+
+
+@app.command()
+def delete(
+    name: Name,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Delete a workflow with its versions; refused while runs are open."""
+    if not yes and not json:
+        output.confirm(f"Delete {name} and its history?")
+    with context.session() as session:
+        from agentflow import catalog
+
+        result = session.do(lambda connection: catalog.delete_workflow(connection, name, session.actor))
+    output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
+
+
+def _latest(row: dict[str, Any]) -> Any:
+    latest = row.get("latest_run")
+    return style.state_text(latest["state"], encoding=output.stdout().encoding) if latest else None
+
+
+_COLUMNS = [
+    Column("NAME", lambda row: row["name"], keep=9),
+    Column("VERSION", lambda row: str(row["version"]), keep=4, right=True),
+    Column("PAUSED", lambda row: "paused" if row["paused"] else "", keep=6),
+    Column("LATEST RUN", _latest, keep=8),
+    Column("NEXT FIRE", lambda row: output.short_time(row.get("next_fire")), keep=7),
+    Column("SOURCE", lambda row: row["source"], keep=2),
+    Column("TAGS", lambda row: " ".join(row.get("tags") or []), keep=1),
+    Column("TITLE", lambda row: row.get("title"), keep=3),
+]
+
+
+def _print_workflow(document: dict[str, Any]) -> None:
+    latest = document.get("latest_run")
+    output.print_fields(
+        [
+            ("name", document["name"]),
+            ("title", document.get("title")),
+            ("version", str(document["version"])),
+            ("source", document["source"]),
+            ("paused", "yes" if document["paused"] else "no"),
+            ("tags", " ".join(document.get("tags") or [])),
+            ("next fire", document.get("next_fire")),
+            ("latest run", f"{latest['id']}  {latest['state']}" if latest else None),
+        ]
+    )
