@@ -72,6 +72,24 @@ class SpecError(AgentFlowError):
         return document
 
 
+class ImportFailed(SpecError):
+    """The Python file could not be imported."""
+
+    word = "import-failed"
+
+    def __init__(
+        self, problems: list[Problem], *, file: str | None = None, traceback: str | None = None, printed: str = ""
+    ) -> None:
+        self.traceback = traceback  #: Of the first problem; only the user's frames.
+        self.printed = printed  #: The end of what the file printed.
+        super().__init__(problems, file=file)
+
+    def as_document(self) -> dict[str, Any]:
+        """As of SpecError, with the traceback and what the file printed."""
+        extra = {"traceback": self.traceback, "printed": self.printed}
+        return super().as_document() | {key: value for key, value in extra.items() if value}
+
+
 class FileNotReadable(AgentFlowError):
     """The file could not be read."""
 

@@ -86,13 +86,13 @@ class Expression:
 
     __hash__ = object.__hash__
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304 - it never returns
         self._refuse("cannot decide on", 'Give the node a condition (`when=total["n"] > 10`) or use node.branch.')
 
     def __iter__(self) -> NoReturn:
         self._refuse("cannot loop over or unpack", "Use `.map(...)` for one node per item, or `[0]` for one item.")
 
-    def __len__(self) -> int:
+    def __len__(self) -> NoReturn:  # noqa: PLE0303 - it never returns
         self._refuse("cannot take the length of", "Write it as a template: {{ nodes.x.output | length }}.")
 
     def __contains__(self, item: object) -> bool:

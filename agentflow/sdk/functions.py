@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
@@ -52,7 +53,9 @@ class NodeFunction(Generic[P, R]):
         """
         graph = current_graph()
         if graph is None:
-            raise WorkflowBodyError(f"{self._function.__name__}.map(...) works only in the body of a @workflow function")
+            raise WorkflowBodyError(
+                f"{self._function.__name__}.map(...) works only in the body of a @workflow function"
+            )
         free = [name for name in self._signature().parameters if name not in fixed]
         if not free:
             raise WorkflowBodyError(f"`{self._function.__name__}` has no parameter left for the item")
@@ -103,8 +106,13 @@ class NodeFunction(Generic[P, R]):
                 f"node function `{self._function.__qualname__}` is not at the top level of its module",
                 hint="A runner imports it by its name; move it out of the function or class.",
             )
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise WorkflowBodyError(
+                f"a runner cannot import `{name}` from a file called `{module}.py`",
+                hint="Rename the file to a Python name: letters, digits and underscores.",
+            )
         found = getattr(sys.modules.get(module), name, None)
-        if not isinstance(found, NodeFunction) or found._function is not self._function:
+        if not isinstance(found, NodeFunction) or found.__dict__["_function"] is not self._function:
             raise WorkflowBodyError(
                 f"the name `{name}` in module `{module}` is not this node function (any more)",
                 hint="Two things share the name; a runner would call the wrong one. Rename one of them.",
@@ -174,7 +182,7 @@ def chain(*nodes: Any) -> None:
 
     A node call is typed as its output, and `>>` between two lists is an error to a type checker.
     """
-    for upstream, downstream in zip(nodes, nodes[1:], strict=False):
+    for upstream, downstream in itertools.pairwise(nodes):
         connect(drafts_in(upstream), drafts_in(downstream))
 
 

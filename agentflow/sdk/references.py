@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from agentflow.errors import AgentFlowError
+
 if TYPE_CHECKING:
     from agentflow.sdk.graph import NodeDraft
 
@@ -23,10 +25,9 @@ def add_needs_of_texts(drafts: Mapping[str, NodeDraft]) -> None:
 
 
 def _mentioned(draft: NodeDraft) -> set[str]:
-    from agentflow.nodes import registry
     from agentflow.templates import TemplateProblem, find_references
 
-    literal = registry.literal_fields(draft.type) if draft.type in registry.names() else frozenset()
+    literal = _literal_fields(draft.type)
     found: set[str] = set()
     for field_name, text in draft.texts:
         if field_name in literal:
@@ -36,6 +37,15 @@ def _mentioned(draft: NodeDraft) -> set[str]:
         except TemplateProblem:
             continue  # validation reports it, with its place in the spec
     return found
+
+
+def _literal_fields(node_type: str) -> frozenset[str]:
+    from agentflow.nodes import registry
+
+    try:
+        return registry.literal_fields(node_type)
+    except AgentFlowError:  # unknown or broken: validation says so
+        return frozenset()
 
 
 def _is_upstream(name: str, draft: NodeDraft, drafts: Mapping[str, NodeDraft]) -> bool:

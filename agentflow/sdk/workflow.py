@@ -13,7 +13,14 @@ from agentflow.sdk.keys import WORKFLOW_KEYS, WorkflowKeys, check_keys, plain_du
 if TYPE_CHECKING:
     from agentflow.spec import WorkflowSpec
 
-_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object"}
+_JSON_TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+}
 
 
 class Workflow:
@@ -51,7 +58,8 @@ class Workflow:
             returned = self.function(**{name: Expression(f"params.{name}") for name in arguments})
         if not graph.drafts:
             raise WorkflowBodyError(
-                f"the body of workflow `{self.name}` makes no node", hint="Call @node functions or node.<type>(…) in it."
+                f"the body of workflow `{self.name}` makes no node",
+                hint="Call @node functions or node.<type>(…) in it.",
             )
         document: dict[str, Any] = {"name": self.name}
         description = self._description()

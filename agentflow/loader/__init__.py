@@ -1,0 +1,25 @@
+"""Reads workflow files: one that the user names, or a whole DAG folder.
+
+Python files run in a child process with limits (`child.py`), so a file that loops, exits or crashes is a problem to
+show, never the end of the process that reads it.
+"""
+
+from agentflow.loader.files import bundle_root, load_python, load_workflow, load_workflows
+from agentflow.loader.process import ChildLimits, ImportProblem
+from agentflow.loader.scan import FolderReader, FolderScan, scan_folder
+from agentflow.loader.sources import LoadResult, SourceFile, load_source
+
+__all__ = [
+    "ChildLimits",
+    "FolderReader",
+    "FolderScan",
+    "ImportProblem",
+    "LoadResult",
+    "SourceFile",
+    "bundle_root",
+    "load_python",
+    "load_source",
+    "load_workflow",
+    "load_workflows",
+    "scan_folder",
+]
