@@ -35,7 +35,7 @@ LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_
 """)
 
 _MARK_RUNNING = text("""
-UPDATE run SET started_at = :now,
+UPDATE run SET state = 'running', started_at = :now,
   timeout_at = CASE WHEN v.timeout IS NOT NULL THEN CAST(:now AS timestamptz) + make_interval(secs => v.timeout) END,
   total_nodes = c.nodes
 FROM workflow_version v, LATERAL (SELECT count(*)::int AS nodes FROM version_node vn WHERE vn.version_id = v.id) AS c
@@ -56,7 +56,6 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
         runs[row.id].open_nodes = row.total_nodes
         runs[row.id].state = RunState.RUNNING
         settlement.record(Event(row.id, "run", state=RunState.RUNNING))
-    # The state is written before the node runs exist for others: both commit together.
     connection.execute(_CREATE_NODES, {"ids": started, "now": now})
     settlement.write(wake=True)
     return list(runs)

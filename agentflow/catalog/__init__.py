@@ -1,0 +1,21 @@
+"""Workflows as stored: apply, list, show, pause, delete. Each function runs in the caller's transaction."""
+
+from agentflow.catalog.apply import apply_spec, store_adhoc
+from agentflow.catalog.audit import audit
+from agentflow.catalog.listing import export_spec, import_errors, list_workflows, show_workflow
+from agentflow.catalog.lookup import find_workflow, workspace_id
+from agentflow.catalog.state import delete_workflow, set_paused
+
+__all__ = [
+    "apply_spec",
+    "audit",
+    "delete_workflow",
+    "export_spec",
+    "find_workflow",
+    "import_errors",
+    "list_workflows",
+    "set_paused",
+    "show_workflow",
+    "store_adhoc",
+    "workspace_id",
+]

@@ -1,0 +1,102 @@
+"""The graph of a version in tables: once per version, never per run (ENGINE 1)."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from agentflow.db.arrays import ints
+from agentflow.db.models import DispatchGroup, Pool, VersionEdge, VersionNode, Workflow
+from agentflow.errors import NotFound
+from agentflow.spec import NodePolicy, WorkflowSpec, compile_graph, node_policy
+
+DEFAULT_QUEUE = "default"
+_ROWS = 5000  #: Rows of one INSERT: bounds the statement's size.
+
+
+def store_graph(connection: Connection, workflow: int, version_id: int, spec: WorkflowSpec) -> None:
+    """Write nodes and edges of a new version.
+
+    Raises:
+        NotFound: A pool does not exist.
+        Conflict: A node asks for more slots than its pool has.
+    """
+    graph = compile_graph(spec)
+    policies = {node.node_id: node_policy(spec, node.node_id) for node in graph.nodes}
+    groups = _groups(connection, workflow, policies)
+    nodes = [
+        {
+            "version_id": version_id,
+            "node_no": node.node_no,
+            "node_id": node.node_id,
+            "type": spec.nodes[node.node_id].type,
+            "trigger_rule": policy.trigger_rule,
+            "gated": policy.when is not None,
+            "is_leaf": node.is_leaf,
+            "n_up": node.n_up,
+            "group_id": groups[_group_key(policy)],
+            "priority": policy.priority,
+            "pool_slots": policy.pool_slots,
+            "retries": policy.retries,
+            "retry_delay": policy.retry_delay,
+            "retry_backoff": policy.retry_backoff,
+            "retry_max_delay": policy.retry_max_delay,
+        }
+        for node in graph.nodes
+        for policy in (policies[node.node_id],)
+    ]
+    for start in range(0, len(nodes), _ROWS):
+        connection.execute(insert(VersionNode), nodes[start : start + _ROWS])
+    edges = [{"version_id": version_id, "up_no": up, "down_no": down} for up, down in graph.edges]
+    for start in range(0, len(edges), _ROWS):
+        connection.execute(insert(VersionEdge), edges[start : start + _ROWS])
+
+
+GroupKey = tuple[str, str, str]
+
+
+def _group_key(policy: NodePolicy) -> GroupKey:
+    return (policy.pool, policy.executor or "", policy.queue or DEFAULT_QUEUE)
+
+
+def _groups(connection: Connection, workflow: int, policies: dict[str, NodePolicy]) -> dict[GroupKey, int]:
+    pools = _pools(connection, workflow, policies)
+    found = {}
+    for key in {_group_key(policy) for policy in policies.values()}:
+        pool, executor, queue = key
+        values = {"workflow_id": workflow, "pool_id": pools[pool], "executor": executor, "queue": queue}
+        connection.execute(insert(DispatchGroup).values(**values, reserved_for=None).on_conflict_do_nothing())
+        found[key] = connection.scalars(
+            select(DispatchGroup.id).filter_by(**values).where(DispatchGroup.reserved_for.is_(None))
+        ).one()
+    return found
+
+
+def _pools(connection: Connection, workflow: int, policies: dict[str, NodePolicy]) -> dict[str, int]:
+    rows = connection.execute(
+        select(Pool.name, Pool.id)
+        .join(Workflow, Workflow.workspace_id == Pool.workspace_id)
+        .where(Workflow.id == workflow)
+    )
+    known = {row.name: row.id for row in rows}
+    for node, policy in policies.items():
+        if policy.pool not in known:
+            raise NotFound(
+                f"nodes.{node}.pool: there is no pool {policy.pool!r}.",
+                hint=f"create it: agentflow pools set {policy.pool} SLOTS",
+            )
+    return known
+
+
+_RESERVE = text("""
+INSERT INTO dispatch_group (workflow_id, pool_id, executor, queue, reserved_for)
+SELECT DISTINCT g.workflow_id, g.pool_id, g.executor, g.queue, CAST(:scheduler AS uuid)
+FROM dispatch_group g JOIN version_node vn ON vn.group_id = g.id
+WHERE vn.version_id = ANY(CAST(:versions AS bigint[]))
+ON CONFLICT DO NOTHING
+""")
+
+
+def reserve_groups(connection: Connection, version_id: int, scheduler_id: object) -> None:
+    """Make the groups of a version for one scheduler alone (`run FILE`)."""
+    connection.execute(_RESERVE, {"versions": ints([version_id]), "scheduler": scheduler_id})

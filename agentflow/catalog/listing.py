@@ -1,0 +1,92 @@
+"""Reading workflows: list, show, export, import errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow, workspace_id
+from agentflow.clock import iso
+from agentflow.errors import NotFound
+
+_LIST = text("""
+SELECT w.name, w.title, w.published_version AS version, w.source, w.source_path, w.paused, w.missing, w.tags,
+  w.max_active_runs, w.concurrency,
+  (SELECT min(t.next_fire_at) FROM trigger t WHERE t.workflow_id = w.id AND t.active AND NOT t.paused) AS next_fire,
+  latest.id AS run_id, latest.state AS run_state, latest.created_at AS run_created_at
+FROM workflow w
+LEFT JOIN LATERAL (
+  SELECT r.id, r.state, r.created_at FROM run r WHERE r.workflow_id = w.id ORDER BY r.id DESC LIMIT 1) AS latest ON true
+WHERE w.workspace_id = :workspace AND w.source <> 'adhoc' AND (CAST(:name AS text) IS NULL OR w.name = :name)
+ORDER BY w.name
+""")
+_SPEC = text("""
+SELECT v.spec FROM workflow_version v WHERE v.workflow_id = :workflow AND v.version = :version
+""")
+_IMPORT_ERRORS = text("""
+SELECT path AS file, message, line, traceback, seen_at FROM source_file
+WHERE workspace_id = :workspace AND message IS NOT NULL ORDER BY path
+""")
+
+
+def _workflow_document(row: Any) -> dict[str, Any]:
+    """The workflow object of SEMANTICS section 8."""
+    latest = None
+    if row.run_id is not None:
+        latest = {"id": str(row.run_id), "state": row.run_state, "created_at": iso(row.run_created_at)}
+    return {
+        "name": row.name,
+        "title": row.title or None,
+        "version": row.version,
+        "source": row.source,
+        "source_path": row.source_path,
+        "paused": row.paused,
+        "missing": row.missing,
+        "tags": row.tags,
+        # A paused or missing workflow does not fire, whatever its triggers' clocks say.
+        "next_fire": None if row.paused or row.missing else iso(row.next_fire),
+        "latest_run": latest,
+    }
+
+
+def list_workflows(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
+    """All published workflows by name."""
+    owner = workspace_id(connection, workspace)
+    return [_workflow_document(row) for row in connection.execute(_LIST, {"workspace": owner, "name": None})]
+
+
+def show_workflow(connection: Connection, name: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
+    """One workflow with its published spec under `spec`."""
+    workflow = find_workflow(connection, name, workspace=workspace)
+    row = connection.execute(_LIST, {"workspace": workflow.workspace_id, "name": name}).one()
+    return _workflow_document(row) | {"spec": export_spec(connection, name, workspace=workspace)}
+
+
+def export_spec(
+    connection: Connection, name: str, version: int | None = None, *, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """The stored document of a version (default: the published one).
+
+    Raises:
+        NotFound: No such workflow or version.
+    """
+    workflow = find_workflow(connection, name, workspace=workspace)
+    wanted = version or workflow.published_version
+    spec = connection.scalar(_SPEC, {"workflow": workflow.id, "version": wanted})
+    if not isinstance(spec, dict):
+        raise NotFound(
+            f"The workflow {name!r} has no version {wanted}.", hint=f"versions 1 to {workflow.published_version} exist"
+        )
+    # Words for people are not part of a version's content; the newest hold.
+    words = {"title": workflow.title, "description": workflow.description, "tags": workflow.tags}
+    return spec | {key: value for key, value in words.items() if value}
+
+
+def import_errors(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
+    """Files of the DAG folder that could not be loaded."""
+    rows = connection.execute(_IMPORT_ERRORS, {"workspace": workspace_id(connection, workspace)})
+    return [
+        {"file": r.file, "message": r.message, "line": r.line, "traceback": r.traceback, "at": iso(r.seen_at)}
+        for r in rows
+    ]

@@ -1,0 +1,64 @@
+"""Pausing and deleting workflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog.audit import audit
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
+from agentflow.catalog.triggers import restart_triggers
+from agentflow.db.notify import notify_ready
+from agentflow.errors import Conflict, OwnedByFile
+
+_PAUSE = text("UPDATE workflow SET paused = :paused, updated_at = clock_timestamp() WHERE id = :id")
+_OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
+
+
+def set_paused(
+    connection: Connection, name: str, paused: bool, actor: str, *, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Pause or unpause; fires missed meanwhile are not made up. Returns `{name, changed}`."""
+    workflow = find_workflow(connection, name, workspace=workspace, lock=True)
+    if workflow.paused == paused:
+        return {"name": name, "changed": False}
+    connection.execute(_PAUSE, {"id": workflow.id, "paused": paused})
+    if not paused:
+        restart_triggers(connection, workflow.id)
+    audit(connection, workflow.workspace_id, actor, "workflow.paused" if paused else "workflow.unpaused", name)
+    notify_ready(connection)
+    return {"name": name, "changed": True}
+
+
+def delete_workflow(
+    connection: Connection, name: str, actor: str, *, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Delete a workflow with its versions, triggers and history.
+
+    Raises:
+        Conflict: Runs of it are open.
+        OwnedByFile: Its file is still in the DAG folder: the next sync would bring it back.
+    """
+    workflow = find_workflow(connection, name, workspace=workspace, lock=True)
+    if workflow.source == "file" and not workflow.missing:
+        raise OwnedByFile(
+            f"The workflow {name!r} belongs to the file {workflow.source_path}.", hint="delete the file first"
+        )
+    open_runs = connection.scalar(_OPEN_RUNS, {"id": workflow.id})
+    if open_runs:
+        raise Conflict(f"{open_runs} runs of {name!r} are open.", hint="cancel them first: agentflow runs cancel ID")
+    for table in ("node_run", "attempt", "output", "log_chunk", "run_event"):
+        connection.execute(
+            text(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM run WHERE workflow_id = :id)"),
+            {"id": workflow.id},
+        )
+    connection.execute(text("DELETE FROM run WHERE workflow_id = :id"), {"id": workflow.id})
+    # version_node and dispatch_group reference each other's parents: nodes go first.
+    connection.execute(
+        text("DELETE FROM version_node WHERE version_id IN (SELECT id FROM workflow_version WHERE workflow_id = :id)"),
+        {"id": workflow.id},
+    )
+    connection.execute(text("DELETE FROM workflow WHERE id = :id"), {"id": workflow.id})
+    audit(connection, workflow.workspace_id, actor, "workflow.deleted", name)
+    return {"name": name, "changed": True}
