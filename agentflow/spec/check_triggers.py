@@ -1,0 +1,71 @@
+"""Which keys a trigger of each type has, what `agentflow.triggers` says of it, and the params it starts runs with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agentflow.spec.findings import Finding, path_of
+from agentflow.spec.models import TriggerSpec, WorkflowSpec
+from agentflow.spec.param_schema import schema_findings
+from agentflow.spec.params import param_findings
+from agentflow.spec.paths import Path
+from agentflow.spec.unsupported import TRIGGER_KEYS as UNSUPPORTED_KEYS
+from agentflow.spec.unsupported import TRIGGER_TYPES as UNSUPPORTED_TYPES
+
+_COMMON = {"type", "name", "params", "start", "end", "jitter", "paused"}
+#: Trigger type to its required and its further keys, beside the common ones.
+KEYS_OF_TYPE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "cron": (("cron",), ("timezone", "catchup")),
+    "interval": (("every",), ("timezone", "catchup")),
+    "date": (("at",), ("timezone", "catchup")),
+    "calendar": (("every", "at"), ("timezone", "catchup")),
+    "event": ((), ("workflow", "workflows", "mode", "within", "states")),
+    "webhook": ((), ()),
+}
+
+
+def trigger_findings(spec: WorkflowSpec, *, params_known: bool) -> Iterator[Finding]:
+    """What is wrong with the triggers of a workflow."""
+    params_sound = params_known and not any(
+        True for name, schema in spec.params.items() for _ in schema_findings(schema, (name,))
+    )
+    seen: dict[str, int] = {}
+    for index, trigger in enumerate(spec.triggers):
+        path: Path = ("triggers", index)
+        if trigger.type in UNSUPPORTED_TYPES:
+            continue
+        found = list(_key_findings(trigger, path))
+        yield from found
+        if not found:
+            yield from _rule_findings(trigger, path)
+        if params_sound:
+            for item in param_findings(spec.params, trigger.params):
+                yield Finding((*path, "params", *item.path), item.message, item.hint, item.of_key)
+        if trigger.name is not None and trigger.name in seen:
+            yield Finding((*path, "name"), f"trigger {seen[trigger.name] + 1} has the name `{trigger.name}` too")
+        seen.setdefault(trigger.name or "", index)
+
+
+def _key_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
+    required, further = KEYS_OF_TYPE[trigger.type]
+    written = {key for key in trigger.model_fields_set if getattr(trigger, key) is not None}
+    for key in required:
+        if key not in written:
+            yield Finding(path, f"`{key}` is missing: a {trigger.type} trigger needs it")
+    for key in sorted(written - _COMMON - set(required) - set(further)):
+        known = ", ".join((*required, *further))
+        yield Finding((*path, key), f"a {trigger.type} trigger has no `{key}`", f"its keys: {known}", of_key=True)
+
+
+def _rule_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
+    if not isinstance(trigger.every, str | None):
+        yield Finding((*path, "every"), "must be a duration such as 15m")
+        return
+    try:
+        from agentflow.triggers import validate
+    except ImportError:  # a worker without the server extra: whoever stores the workflow checks it
+        return
+    unsupported = {*UNSUPPORTED_KEYS}
+    document = trigger.model_dump(mode="json", exclude_defaults=True, exclude=unsupported)
+    for problem in validate(document):
+        yield Finding((*path, *path_of(problem.path)), problem.message, problem.hint)

@@ -1,0 +1,100 @@
+"""Types of single values in the workflow document, and the strict base of its models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+
+from agentflow.durations import parse_duration
+from agentflow.spec.resources import parse_cpu, parse_memory
+from agentflow.states import TriggerRule
+
+WORKFLOW_NAME = r"^[a-z0-9][a-z0-9_-]{0,99}$"
+NODE_ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$"
+WORD = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+INT32 = 2**31 - 1  #: What Postgres' integer columns hold.
+
+
+class SpecModel(BaseModel):
+    """Refuses unknown keys and never converts; a key without a value counts as not written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        return data
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _positive_duration(text: str) -> str:
+    if not parse_duration(text):
+        raise ValueError("must be longer than 0")
+    return text
+
+
+def _cpu(value: Any) -> Any:
+    parse_cpu(value)
+    return value
+
+
+def _memory(value: Any) -> Any:
+    parse_memory(value)
+    return value
+
+
+def _condition(value: Any) -> Any:
+    if not isinstance(value, bool | str):
+        raise ValueError("must be one {{ expression }}, true or false")  # noqa: TRY004 - pydantic expects ValueError
+    return value
+
+
+def _every(value: Any) -> Any:
+    if isinstance(value, str):
+        return _positive_duration(value)
+    if not isinstance(value, dict):
+        raise ValueError("must be a duration such as 15m")  # noqa: TRY004 - pydantic expects ValueError
+    return value
+
+
+def _notes(value: Any) -> Any:
+    if not isinstance(value, str | list):
+        raise ValueError("must be text or a list of notes")  # noqa: TRY004 - pydantic expects ValueError
+    return value
+
+
+_DURATION_SCHEMA = {"type": "string", "examples": ["250ms", "30s", "5m", "2h", "1d", "PT5M"]}
+
+Duration = Annotated[str, AfterValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+PositiveDuration = Annotated[str, AfterValidator(_positive_duration), WithJsonSchema(_DURATION_SCHEMA)]
+WorkflowName = Annotated[str, StringConstraints(pattern=WORKFLOW_NAME)]
+NodeId = Annotated[str, StringConstraints(pattern=NODE_ID)]
+Word = Annotated[str, StringConstraints(pattern=WORD)]  #: Name of a pool, queue or executor.
+Text = Annotated[str, StringConstraints(max_length=100_000)]
+RuleName = Annotated[TriggerRule, Field(strict=False)]
+Condition = Annotated[
+    Any,
+    AfterValidator(_condition),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": r"^\s*\{\{[\s\S]*\}\}\s*$"}]}),
+]
+Cpu = Annotated[
+    Any, AfterValidator(_cpu), WithJsonSchema({"type": ["string", "number"], "examples": ["500m", 2], "title": "Cpu"})
+]
+Memory = Annotated[
+    Any,
+    AfterValidator(_memory),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["512Mi", "1G"], "title": "Memory"}),
+]
+Every = Annotated[
+    Any,
+    AfterValidator(_every),
+    WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"type": "object", "examples": [{"months": 1}]}]}),
+]
+Notes = Annotated[Any, AfterValidator(_notes), WithJsonSchema({"type": ["string", "array"]})]
