@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import socket
@@ -11,6 +10,7 @@ from pathlib import Path
 import psycopg
 
 from agentflow.errors import DatabaseUnreachable
+from agentflow.home import write_private
 
 HOST = "127.0.0.1"
 USER = "agentflow"
@@ -68,18 +68,6 @@ class Access:
             connect_timeout=LOGIN_TIMEOUT,
             autocommit=True,
         )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only we can read, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _is_free(port: int) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from agentflow.errors import DatabaseNotReady, DatabaseUnreachable, SettingsError
+from agentflow.locks import POLL, FileLock
 from agentflow.postgres.access import USER
 from agentflow.postgres.account import Account
 from agentflow.postgres.binaries import Binaries
 from agentflow.postgres.config import conf_text
-from agentflow.postgres.locks import POLL, FileLock
 
 logger = logging.getLogger(__name__)
 

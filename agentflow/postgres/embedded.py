@@ -7,7 +7,6 @@ our password reaches a server on our data directory.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ from pathlib import Path
 import psycopg
 
 from agentflow.errors import DatabaseNotReady, DatabaseUnreachable, SettingsError
+from agentflow.home import make_home
+from agentflow.locks import POLL, FileLock, LockTimeout
 from agentflow.postgres.access import Access
 from agentflow.postgres.account import server_account
 from agentflow.postgres.binaries import DEFAULT_MAJOR, find_binaries, usable_binaries
 from agentflow.postgres.cluster import Cluster
-from agentflow.postgres.locks import POLL, FileLock, LockTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class EmbeddedPostgres:
             DatabaseNotReady: Its data cannot be used by this version.
             SettingsError: The home cannot be used.
         """
-        self._make_home()
+        make_home(self.home)
         with self._start_lock():
             self._users.acquire("shared", START_TIMEOUT)
             try:
@@ -114,21 +114,6 @@ class EmbeddedPostgres:
         self._users.release()
         if last and self._cluster is not None:
             self._cluster.stop(timeout)
-
-    def _make_home(self) -> None:
-        """Make the home and its missing parents; what exists keeps its rights."""
-        missing = [folder for folder in (self.home, *self.home.parents) if not folder.exists()]
-        # As root the server's account must be able to pass through.
-        mode = 0o755 if os.geteuid() == 0 else 0o700
-        hint = "set AGENTFLOW_HOME to a folder of yours"
-        try:
-            for folder in reversed(missing):
-                folder.mkdir(exist_ok=True)
-                folder.chmod(mode)
-        except OSError as error:
-            raise SettingsError(f"AGENTFLOW_HOME: {self.home} cannot be made: {error.strerror}", hint=hint) from error
-        if not (self.home.is_dir() and os.access(self.home, os.W_OK | os.X_OK)):
-            raise SettingsError(f"AGENTFLOW_HOME: {self.home} is not a folder you may write to", hint=hint)
 
     @contextmanager
     def _start_lock(self, timeout: float = START_TIMEOUT) -> Iterator[None]:

@@ -1,0 +1,5 @@
+"""`agentflow standalone`: one terminal that keeps database, scheduler and health endpoint going (ENGINE 15)."""
+
+from agentflow.supervisor.standalone import run_standalone
+
+__all__ = ["run_standalone"]
