@@ -10,10 +10,20 @@ from typing import Any
 from jinja2 import Undefined
 
 from agentflow.errors import TemplateError
-from agentflow.templates.limits import MAX_ITEMS, MAX_TEXT, check_items, check_text_size
+from agentflow.templates.limits import MAX_ITEMS, check_items, check_text_size
 
 _PLAIN = frozenset({bool, int, type(None)})
-_LAZY: tuple[type, ...] = (Iterator, range, type({}.keys()), type({}.values()), type({}.items()), set, frozenset)
+#: What JSON has only one word for.
+_LISTS: tuple[type[Iterable[Any]], ...] = (
+    tuple,
+    Iterator,
+    range,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+    set,
+    frozenset,
+)
 
 
 def as_json(value: Any) -> Any:
@@ -26,18 +36,24 @@ def as_json(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind is dict:
+        return _dict_of(value)
+    if kind is list:
+        return [item if type(item) in _PLAIN else as_json(item) for item in value]
     if isinstance(value, str):
         check_text_size(len(value))
         return str(value)  # Markup becomes text
     if kind is float:
         return _finite(value)
+    return _rarer(value)
+
+
+def _rarer(value: Any) -> Any:
     if isinstance(value, Undefined):
         raise_undefined(value)
     if isinstance(value, Mapping):
-        return {_key(key): item if type(item) in _PLAIN else as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [item if type(item) in _PLAIN else as_json(item) for item in value]
-    if isinstance(value, _LAZY):
+        return _dict_of(value)
+    if isinstance(value, _LISTS):
         return _list_of(value)
     raise TemplateError(_not_json(value))
 
@@ -51,6 +67,13 @@ def _finite(value: float) -> float:
     if math.isfinite(value):
         return value
     raise TemplateError(f"the result is {value}, which is not JSON")
+
+
+def _dict_of(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        key if type(key) is str else _key(key): item if type(item) in _PLAIN else as_json(item)
+        for key, item in value.items()
+    }
 
 
 def _key(key: Any) -> str:
@@ -79,6 +102,5 @@ def text_of(value: Any) -> str:
     if isinstance(value, str):
         return str(value)
     text = json.dumps(as_json(value), ensure_ascii=False)
-    if len(text) > MAX_TEXT:
-        check_text_size(len(text))
+    check_text_size(len(text))
     return text
