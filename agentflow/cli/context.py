@@ -44,6 +44,11 @@ class Session:
             yield connection
 
     @property
+    def workspace(self) -> str:
+        """Whose workflows these are."""
+        return self.settings.workspace
+
+    @property
     def actor(self) -> str:
         """Who acts, for the audit log."""
         return self.settings.identity

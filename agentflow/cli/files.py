@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentflow.cli import context, output, sources, style
+from agentflow.cli import context, output, style
 from agentflow.cli.output import JsonFlag
 from agentflow.errors import AgentFlowError, Problem, SpecError
 
@@ -29,24 +29,30 @@ def register(app: typer.Typer) -> None:
 
 def validate(files: Files, *, json: JsonFlag = False) -> None:
     """Check workflow files without a database; exit 1 if one is not valid."""
-    reports = [report for path in files for report in check_file(path)]
+    dags = context.settings().dags_path
+    reports = [report for path in files for report in check_file(path, dags)]
     valid = all(report["valid"] for report in reports)
     output.emit({"valid": valid, "files": reports}, as_json=json, human=lambda: _print_reports(reports))
     if not valid:
         raise typer.Exit(1)
 
 
-def check_file(path: Path) -> list[dict[str, Any]]:
+def check_file(path: Path, dags: Path) -> list[dict[str, Any]]:
     """One report per workflow of the file; one for the whole file if it cannot be read."""
     try:
-        specs = sources.load(path)
+        specs = load(path, dags)
     except SpecError as error:
         return [_report(path, None, error.problems)]
     except AgentFlowError as error:
         return [_report(path, None, [Problem(error.message, hint=error.hint)])]
-    if not specs:
-        return [_report(path, None, [Problem("the file has no workflow", hint="decorate a function with @workflow")])]
     return [_report(path, spec.name, []) for spec in specs]
+
+
+def load(path: Path, dags: Path) -> list[WorkflowSpec]:
+    """Every workflow of a file; raises what is wrong with it."""
+    from agentflow.loader import bundle_root, load_workflows
+
+    return load_workflows(path, root=bundle_root(path, dags))
 
 
 def _report(path: Path, name: str | None, problems: list[Problem]) -> dict[str, Any]:
@@ -81,11 +87,12 @@ def apply(files: Files, *, json: JsonFlag = False) -> None:
 
     A workflow whose content is the same as before keeps its version.
     """
-    loaded = [(spec, path) for path in files for spec in sources.load(path)]
+    dags = context.settings().dags_path
+    loaded = [(spec, path) for path in files for spec in load(path, dags)]
     with context.session() as session:
         from agentflow import catalog
 
-        bundles = _bundles(loaded, session.settings.dags_path)
+        bundles = _bundles(loaded, dags)
         items = session.do(
             lambda connection: [
                 catalog.apply_spec(
@@ -95,7 +102,7 @@ def apply(files: Files, *, json: JsonFlag = False) -> None:
                     source_path=str(path.resolve()),
                     bundle=bundles.get(path) if uses_code(spec) else None,
                     actor=session.actor,
-                    workspace=session.settings.workspace,
+                    workspace=session.workspace,
                 )
                 for spec, path in loaded
             ]
@@ -106,12 +113,13 @@ def apply(files: Files, *, json: JsonFlag = False) -> None:
 def _bundles(loaded: list[tuple[WorkflowSpec, Path]], dags: Path) -> dict[Path, Bundle]:
     """The code bundle of every file that needs one; a folder is packed once."""
     from agentflow.bundles import build_bundle
+    from agentflow.loader import bundle_root
 
     packed: dict[Path, Bundle] = {}
     result = {}
     for spec, path in loaded:
         if uses_code(spec):
-            folder = code_folder(path, dags)
+            folder = bundle_root(path, dags)
             if folder not in packed:
                 packed[folder] = build_bundle(folder)
             result[path] = packed[folder]
@@ -123,12 +131,6 @@ def uses_code(spec: WorkflowSpec) -> bool:
     from agentflow.nodes import registry
 
     return any(registry.get(node.type).uses_code for node in spec.nodes.values())
-
-
-def code_folder(path: Path, dags: Path) -> Path:
-    """The folder whose Python files go with a workflow file: the DAG folder if it is in there, else its own."""
-    parent = path.resolve().parent
-    return dags.resolve() if parent.is_relative_to(dags.resolve()) else parent
 
 
 def _print_applied(items: list[dict[str, Any]]) -> None:
@@ -147,7 +149,9 @@ def export(
     with context.session() as session:
         from agentflow import catalog
 
-        document = session.do(lambda connection: catalog.export_spec(connection, name, version))
+        document = session.do(
+            lambda connection: catalog.export_spec(connection, name, version, workspace=session.workspace)
+        )
     if json:
         output.print_json(document)
         return

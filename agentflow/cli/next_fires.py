@@ -12,6 +12,7 @@ from agentflow.cli.output import Column, JsonFlag
 from agentflow.cli.trigger import parse_time
 from agentflow.clock import iso, utc_now
 
+_WITHOUT_CLOCK = ("event", "webhook")
 _NOTES = {
     "dst-gap": "the clock skips this time: it runs right after",
     "dst-overlap": "the clock shows this time twice: it runs once",
@@ -38,7 +39,7 @@ def next_fires(
     items = [
         {"at": iso(fire.at), "trigger": fire.trigger, "note": fire.note} for fire in upcoming(triggers, count, start)
     ]
-    empty = "no fire times" if triggers else "no triggers: this workflow only runs by hand"
+    empty = "no fire times are left" if triggers else "no trigger of this workflow has a clock"
     output.emit({"items": items}, as_json=json, human=lambda: output.print_table(_COLUMNS, items, empty=empty))
 
 
@@ -46,14 +47,15 @@ def _triggers(target: str) -> list[dict[str, Any]]:
     if sources.looks_like_file(target):
         from agentflow.spec import to_document
 
-        spec, _ = sources.load_one(target)
-        document = to_document(spec)
+        document = to_document(sources.load_one(target, context.settings().dags_path))
     else:
         with context.session() as session:
             from agentflow import catalog
 
-            document = session.do(lambda connection: catalog.export_spec(connection, target))
-    return list(document.get("triggers", []))
+            document = session.do(
+                lambda connection: catalog.export_spec(connection, target, workspace=session.workspace)
+            )
+    return [trigger for trigger in document.get("triggers", []) if trigger["type"] not in _WITHOUT_CLOCK]
 
 
 def _weekday(row: dict[str, Any]) -> str:

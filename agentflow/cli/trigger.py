@@ -42,7 +42,7 @@ def trigger(
     def create(connection: Connection) -> dict[str, Any]:
         from agentflow import catalog, runs, spec
 
-        schema = catalog.export_spec(connection, name).get("params", {})
+        schema = catalog.export_spec(connection, name, workspace=session.workspace).get("params", {})
         return runs.create_run(
             connection,
             name,

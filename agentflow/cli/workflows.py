@@ -24,7 +24,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import catalog
 
-        items = session.do(catalog.list_workflows)
+        items = session.do(lambda connection: catalog.list_workflows(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -38,7 +38,7 @@ def show(name: Name, *, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import catalog
 
-        document = session.do(lambda connection: catalog.show_workflow(connection, name))
+        document = session.do(lambda connection: catalog.show_workflow(connection, name, workspace=session.workspace))
     output.emit(document, as_json=json, human=lambda: _print_workflow(document))
 
 
@@ -58,7 +58,9 @@ def _set_paused(name: str, *, paused: bool, json: bool) -> None:
     with context.session() as session:
         from agentflow import catalog
 
-        result = session.do(lambda connection: catalog.set_paused(connection, name, paused, session.actor))
+        result = session.do(
+            lambda connection: catalog.set_paused(connection, name, paused, session.actor, workspace=session.workspace)
+        )
     document = output.action("name", name, result)
     word = "paused" if paused else "unpaused"
     output.emit(
@@ -81,7 +83,9 @@ def delete(
     with context.session() as session:
         from agentflow import catalog
 
-        result = session.do(lambda connection: catalog.delete_workflow(connection, name, session.actor))
+        result = session.do(
+            lambda connection: catalog.delete_workflow(connection, name, session.actor, workspace=session.workspace)
+        )
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 
@@ -110,7 +114,9 @@ def _print_workflow(document: dict[str, Any]) -> None:
             ("title", document.get("title")),
             ("version", str(document["version"])),
             ("source", document["source"]),
+            ("file", document.get("source_path")),
             ("paused", "yes" if document["paused"] else "no"),
+            ("missing", "its file is gone: it does not fire" if document.get("missing") else None),
             ("tags", " ".join(document.get("tags") or [])),
             ("next fire", document.get("next_fire")),
             ("latest run", f"{latest['id']}  {latest['state']}" if latest else None),
