@@ -75,7 +75,10 @@ class NodeFunction(Generic[P, R]):
             WorkflowBodyError: The function takes arguments that have no name.
         """
         signature = self._signature()
-        bound: dict[str, Any] = signature.bind(*args, **kwargs).arguments
+        try:
+            bound: dict[str, Any] = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self._function.__name__}(): {error}") from None
         arguments: dict[str, Any] = {}
         for name, value in bound.items():
             kind = signature.parameters[name].kind
