@@ -60,4 +60,5 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler 3 has no annota
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """APScheduler's question: the successor of the previous fire, or the first fire from `now` on."""
-        return self.next_fire(previous_fire_time or now - _MICROSECOND)
+        # To UTC before any arithmetic: a zoned time forgets which of two equal local times it is (`fold`).
+        return self.next_fire(previous_fire_time or now.astimezone(UTC) - _MICROSECOND)

@@ -1,8 +1,8 @@
 """Cron as Debian's cron means it, in any time zone, on cronsim's search for the next matching minute.
 
 cronsim searches in local time without a zone; what a clock change does to the result is decided here, because
-cronsim 2.8 on zoned times is wrong in some zones (measured in tests/unit/test_cron_reference.py: half-hour changes,
-changes at midnight, a start within the repeated hour). A zone's time is a row of stretches with one offset each:
+cronsim 2.8 on zoned times is wrong in places (shown in tests/unit/test_cron_reference.py: half-hour changes, changes
+at midnight, a start within the repeated hour). A zone's time is a row of stretches with one offset each:
 
 - An expression whose minute or hour begins with `*` follows real time: within each stretch it fires at each matching
   local minute. Minutes that a change skips never come, minutes that come twice fire twice.
@@ -33,7 +33,7 @@ class CronTrigger5(Trigger):
         super().__init__(bounds or Bounds())
         self._zone = zone
         self._time_of_day = not expression.follows_elapsed_time
-        self._minutes = CronSim(expression.text, _SOME_DAY)
+        self._minutes = _minutes_of(expression)
 
     def note(self, at: datetime) -> Note | None:
         """`dst-gap`: a skipped local time, made up for; `dst-overlap`: a local time that happens twice."""
@@ -75,3 +75,11 @@ class CronTrigger5(Trigger):
         search = copy(self._minutes)
         search.dt = wall - _SECOND
         return next(search, None)
+
+
+def _minutes_of(expression: CronExpression) -> CronSim:
+    """The search for the expression as we read it: cronsim would take `1-1/2` for `1/2`."""
+    fields = (expression.minutes, expression.hours, expression.days, expression.months, expression.weekdays)
+    search = CronSim(" ".join(",".join(map(str, sorted(values))) for values in fields), _SOME_DAY)
+    search.day_and = expression.needs_both_days
+    return search

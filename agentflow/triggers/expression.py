@@ -78,19 +78,17 @@ class CronExpression:
         minute, hour, *_ = self.text.split(" ")
         return minute.startswith("*") or hour.startswith("*")
 
-    def fires_on(self, day: date) -> bool:
-        """Whether the month and day fields allow this day.
-
-        Both day fields must match if one of them begins with `*` (Debian's reading of "unrestricted", so `*/2` counts);
-        else one of them is enough.
-        """
-        if day.month not in self.months:
-            return False
+    @property
+    def needs_both_days(self) -> bool:
+        """Whether both day fields must match: one begins with `*`, Debian's reading of unrestricted (so `*/2` too)."""
         _, _, days, _, weekdays = self.text.split(" ")
+        return days.startswith("*") or weekdays.startswith("*")
+
+    def fires_on(self, day: date) -> bool:
+        """Whether the month and day fields allow this day."""
         by_date, by_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        if days.startswith("*") or weekdays.startswith("*"):
-            return by_date and by_weekday
-        return by_date or by_weekday
+        allowed = (by_date and by_weekday) if self.needs_both_days else (by_date or by_weekday)
+        return allowed and day.month in self.months
 
 
 def parse_cron(text: object) -> CronExpression:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -56,6 +56,7 @@ def plan_fires(row: TriggerRow, now: datetime, *, limit: int = 100, room: int | 
     """
     if row.next_fire_at is None or row.next_fire_at > now:
         return FirePlan((), row.next_fire_at)
+    now = now.astimezone(UTC)  # arithmetic on a zoned time goes wrong where the clock is put back
     if row.paused:
         return FirePlan((), first_fire_at(row.id, row.config, now))
     trigger, delay = build(row.config), _delay_of(row.id, row.config)
@@ -102,7 +103,7 @@ def _delay_of(row_id: int | str, config: Mapping[str, Any]) -> Delay:
 def _last_history(trigger: Trigger, delay: Delay, row: TriggerRow) -> datetime:
     """An instant with all history at or before it and every fire still to come after it."""
     assert row.next_fire_at is not None
-    seen = row.next_fire_at - read_jitter(row.config) - _MICROSECOND
+    seen = row.next_fire_at.astimezone(UTC) - read_jitter(row.config) - _MICROSECOND
     if row.last_logical is not None:
         seen = max(seen, row.last_logical)
     fire = trigger.next_fire(seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -40,7 +40,7 @@ def _order(fire: Fire) -> datetime:
 
 def _fires(config: Mapping[str, Any], from_: datetime) -> Iterator[Fire]:
     trigger, name, identity = build(config), describe(config), trigger_identity(config)
-    at = trigger.next_fire(from_ - _MICROSECOND)
+    at = trigger.next_fire(from_.astimezone(UTC) - _MICROSECOND)
     while at is not None:
         yield Fire(at, name, trigger.note(at), identity)
         at = trigger.next_fire(at)
