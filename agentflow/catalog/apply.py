@@ -15,6 +15,7 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE, workspace_id
 from agentflow.catalog.triggers import sync_triggers
 from agentflow.db.models import Bundle as BundleRow
 from agentflow.db.notify import notify_ready
+from agentflow.durations import parse_duration
 from agentflow.errors import Conflict, OwnedByFile
 from agentflow.spec import WorkflowSpec, content_hash, to_document
 
@@ -179,7 +180,7 @@ def _store_version(
             "spec": json.dumps(to_document(spec), ensure_ascii=False),
             "content_hash": content_hash(spec),
             "bundle_hash": bundle.hash if bundle else None,
-            "timeout": spec.timeout.total_seconds() if spec.timeout is not None else None,
+            "timeout": parse_duration(spec.timeout).total_seconds() if spec.timeout is not None else None,
             "actor": actor,
         },
     )

@@ -8,9 +8,9 @@ from sqlalchemy.dialects.postgresql import insert
 from agentflow.db.arrays import ints
 from agentflow.db.models import DispatchGroup, Pool, VersionEdge, VersionNode, Workflow
 from agentflow.errors import NotFound
-from agentflow.spec import NodePolicy, WorkflowSpec, compile_graph, node_policy
+from agentflow.graph import compile_graph
+from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
-DEFAULT_QUEUE = "default"
 _ROWS = 5000  #: Rows of one INSERT: bounds the statement's size.
 
 
@@ -22,16 +22,16 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
         Conflict: A node asks for more slots than its pool has.
     """
     graph = compile_graph(spec)
-    policies = {node.node_id: node_policy(spec, node.node_id) for node in graph.nodes}
+    policies = {node.id: node_policy(spec, node.id) for node in graph.nodes}
     groups = _groups(connection, workflow, policies)
     nodes = [
         {
             "version_id": version_id,
             "node_no": node.node_no,
-            "node_id": node.node_id,
-            "type": spec.nodes[node.node_id].type,
+            "node_id": node.id,
+            "type": spec.nodes[node.id].type,
             "trigger_rule": policy.trigger_rule,
-            "gated": policy.when is not None,
+            "gated": policy.when is not None and policy.when is not True,
             "is_leaf": node.is_leaf,
             "n_up": node.n_up,
             "group_id": groups[_group_key(policy)],
@@ -43,7 +43,7 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
             "retry_max_delay": policy.retry_max_delay,
         }
         for node in graph.nodes
-        for policy in (policies[node.node_id],)
+        for policy in (policies[node.id],)
     ]
     for start in range(0, len(nodes), _ROWS):
         connection.execute(insert(VersionNode), nodes[start : start + _ROWS])
@@ -56,7 +56,7 @@ GroupKey = tuple[str, str, str]
 
 
 def _group_key(policy: NodePolicy) -> GroupKey:
-    return (policy.pool, policy.executor or "", policy.queue or DEFAULT_QUEUE)
+    return (policy.pool, policy.executor or "", policy.queue)
 
 
 def _groups(connection: Connection, workflow: int, policies: dict[str, NodePolicy]) -> dict[GroupKey, int]:

@@ -80,7 +80,8 @@ def export_spec(
         )
     # Words for people are not part of a version's content; the newest hold.
     words = {"title": workflow.title, "description": workflow.description, "tags": workflow.tags}
-    return spec | {key: value for key, value in words.items() if value}
+    content = {key: value for key, value in spec.items() if key not in words}
+    return content | {key: value for key, value in words.items() if value}
 
 
 def import_errors(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:

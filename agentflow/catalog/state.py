@@ -9,11 +9,18 @@ from sqlalchemy import Connection, text
 from agentflow.catalog.audit import audit
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.catalog.triggers import restart_triggers
+from agentflow.db.models.history import PARTITIONED
 from agentflow.db.notify import notify_ready
 from agentflow.errors import Conflict, OwnedByFile
 
 _PAUSE = text("UPDATE workflow SET paused = :paused, updated_at = clock_timestamp() WHERE id = :id")
 _OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
+
+_DELETE_HISTORY = [
+    text(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM run WHERE workflow_id = :id)")  # noqa: S608 - names of ours
+    for table in PARTITIONED
+    if table != "run"
+] + [text("DELETE FROM run WHERE workflow_id = :id")]
 
 
 def set_paused(
@@ -48,12 +55,8 @@ def delete_workflow(
     open_runs = connection.scalar(_OPEN_RUNS, {"id": workflow.id})
     if open_runs:
         raise Conflict(f"{open_runs} runs of {name!r} are open.", hint="cancel them first: agentflow runs cancel ID")
-    for table in ("node_run", "attempt", "output", "log_chunk", "run_event"):
-        connection.execute(
-            text(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM run WHERE workflow_id = :id)"),
-            {"id": workflow.id},
-        )
-    connection.execute(text("DELETE FROM run WHERE workflow_id = :id"), {"id": workflow.id})
+    for statement in _DELETE_HISTORY:
+        connection.execute(statement, {"id": workflow.id})
     # version_node and dispatch_group reference each other's parents: nodes go first.
     connection.execute(
         text("DELETE FROM version_node WHERE version_id IN (SELECT id FROM workflow_version WHERE workflow_id = :id)"),

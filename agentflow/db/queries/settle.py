@@ -221,7 +221,7 @@ class Settlement:
             self._connection.execute(_CONTINUE, keys | {"now": self.now})
             wake = True
         for run in self.runs.values():
-            self._end(run)
+            self._end_if_done(run)
         seqs = []
         for event in self._events:
             run = self.runs[event.run_id]
@@ -244,12 +244,16 @@ class Settlement:
         )
         self._write_events(seqs, touched, wake=wake or self.made_ready > 0 or self.made_due > 0 or bool(self.ended))
 
-    def _end(self, run: LockedRun) -> None:
-        state = None if run.is_final or run.state == RunState.QUEUED else decide_run(run)
+    def end(self, run: LockedRun) -> None:
+        """Note that a run has reached the final state it is in now."""
+        self.ended.append(run.id)
+        self.record(Event(run.id, "run", state=run.state))
+
+    def _end_if_done(self, run: LockedRun) -> None:
+        state = decide_run(run) if run.state is RunState.RUNNING else None
         if state is not None:
             run.state = state
-            self.ended.append(run.id)
-            self.record(Event(run.id, "run", state=state))
+            self.end(run)
 
     def _write_events(self, seqs: list[int], touched: list[LockedRun], *, wake: bool) -> None:
         events = self._events

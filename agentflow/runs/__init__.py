@@ -1,0 +1,24 @@
+"""Runs as people handle them: create, show, list, cancel, clear, mark, rerun, note, logs.
+
+Each function runs in the caller's transaction and returns documents in the shapes of DESIGN 8.2.
+"""
+
+from agentflow.runs.cancel import cancel_run
+from agentflow.runs.clear import clear_run
+from agentflow.runs.create import create_run, insert_run, rerun
+from agentflow.runs.logs import read_logs
+from agentflow.runs.mark import mark_node, set_note
+from agentflow.runs.show import list_runs, show_run
+
+__all__ = [
+    "cancel_run",
+    "clear_run",
+    "create_run",
+    "insert_run",
+    "list_runs",
+    "mark_node",
+    "read_logs",
+    "rerun",
+    "set_note",
+    "show_run",
+]

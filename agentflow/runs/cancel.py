@@ -1,0 +1,71 @@
+"""Cancelling: what waits is dropped at once, what runs is stopped by its scheduler."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog.audit import audit
+from agentflow.db.arrays import uuids
+from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
+from agentflow.db.queries.recount import recount_open
+from agentflow.db.queries.settle import Event, Settlement
+from agentflow.errors import NotFound
+from agentflow.runs.ids import parse_run_id
+from agentflow.states import RunState
+
+_MARK_CANCELLED = text("UPDATE run SET cancel_requested_at = :now WHERE id = ANY(CAST(:ids AS uuid[]))")
+_MARK_TIMED_OUT = text("UPDATE run SET timed_out = true WHERE id = ANY(CAST(:ids AS uuid[]))")
+_DROP_WAITING = text("""
+WITH waiting AS (
+  SELECT run_id, node_no, map_index FROM node_run
+  WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'ready', 'retrying', 'deferred')
+  ORDER BY run_id, node_no, map_index FOR NO KEY UPDATE
+)
+UPDATE node_run nr SET state = 'cancelled', finished_at = :now, resume_at = NULL, resume_key = NULL
+FROM waiting w WHERE nr.run_id = w.run_id AND nr.node_no = w.node_no AND nr.map_index = w.map_index
+  AND nr.run_id = ANY(CAST(:ids AS uuid[]))
+RETURNING nr.run_id, nr.node_no, nr.map_index
+""")
+
+
+def cancel_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
+    """Request that a run stops; `changed` is false when it has ended or is being cancelled already.
+
+    Raises:
+        NotFound: No such run.
+    """
+    key = parse_run_id(run_id)
+    runs = lock_runs(connection, [key])
+    if key not in runs:
+        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+    run = runs[key]
+    if run.is_final or run.cancel_requested:
+        return {"id": run_id, "changed": False}
+    stop_runs(connection, [run], timed_out=False)
+    audit(connection, run.workspace_id, actor, "run.cancelled", run_id)
+    return {"id": run_id, "changed": True}
+
+
+def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: bool) -> list[uuid.UUID]:
+    """Stop locked, unfinished runs: nothing of them starts any more; returns those that ended at once."""
+    now = database_now(connection)
+    ids = uuids(run.id for run in runs)
+    connection.execute(_MARK_TIMED_OUT if timed_out else _MARK_CANCELLED, {"ids": ids, "now": now})
+    settlement = Settlement(connection, {run.id: run for run in runs}, now)
+    for row in connection.execute(_DROP_WAITING, {"ids": ids, "now": now}):
+        settlement.record(Event(row.run_id, "node", row.node_no, row.map_index, None, "cancelled"))
+    recount_open(connection, runs)
+    for run in runs:
+        run.timed_out = run.timed_out or timed_out
+        run.cancel_requested = run.cancel_requested or not timed_out
+        word = "timed_out" if timed_out else "cancel_requested"
+        settlement.record(Event(run.id, word))
+        if run.state is RunState.QUEUED:
+            run.state = RunState.CANCELLED
+            settlement.end(run)
+    settlement.write(wake=True)
+    return settlement.ended

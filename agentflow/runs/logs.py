@@ -1,0 +1,60 @@
+"""Reading logs, decompressed line by line."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.errors import NotFound
+from agentflow.runs.ids import parse_run_id
+
+_CHUNKS = text("""
+SELECT vn.node_id, c.map_index, c.attempt, c.data
+FROM log_chunk c JOIN run r ON r.id = c.run_id
+JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_no = c.node_no
+WHERE c.run_id = :run AND r.id = :run
+  AND (CAST(:node AS text) IS NULL OR vn.node_id = :node) AND (CAST(:attempt AS int) IS NULL OR c.attempt = :attempt)
+  AND c.first_seq + c.lines > :after
+ORDER BY c.node_no, c.map_index, c.attempt, c.chunk_no
+""")
+_KNOWN = text("""
+SELECT EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_id = :node) AS node
+FROM run r WHERE r.id = :run
+""")
+_BATCH = 20  #: Chunks fetched at once: about a megabyte of text.
+
+
+def read_logs(
+    connection: Connection, run_id: str, node: str | None = None, attempt: int | None = None, *, after: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Log lines in order of node, attempt and line; `after` leaves out lines up to that number.
+
+    Raises:
+        NotFound: No such run or node.
+    """
+    key = parse_run_id(run_id)
+    known = connection.execute(_KNOWN, {"run": key, "node": node}).one_or_none()
+    if known is None:
+        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+    if node is not None and not known.node:
+        raise NotFound(f"There is no node {node!r} in the run {run_id}.", hint="`agentflow runs show` lists its nodes")
+    parameters = {"run": key, "node": node, "attempt": attempt, "after": after}
+    streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH)
+    for row in streaming.execute(_CHUNKS, parameters).yield_per(_BATCH):
+        for line in zlib.decompress(row.data).splitlines():
+            seq, at, stream, level, message = json.loads(line)
+            if seq > after:
+                yield {
+                    "node": row.node_id,
+                    "map_index": None if row.map_index < 0 else row.map_index,
+                    "attempt": row.attempt,
+                    "seq": seq,
+                    "at": at,
+                    "stream": stream,
+                    "level": level,
+                    "text": message,
+                }

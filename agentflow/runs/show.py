@@ -1,0 +1,144 @@
+"""Reading runs: one with its node runs, or a page of many."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog import workspace_id
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
+from agentflow.clock import iso
+from agentflow.errors import NotFound, UsageError
+from agentflow.runs.ids import parse_run_id
+
+PREVIEW = 1000  #: Characters shown of a large output.
+INLINE_MAX = 64 * 2**10  #: Bytes of an output shown whole.
+
+_COLUMNS = """
+SELECT r.id, w.name AS workflow, v.version, r.state, r.triggered_by, r.params, r.logical_date, r.note, r.created_at,
+  r.started_at, r.finished_at, r.timed_out
+FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workflow_version v ON v.id = r.version_id
+"""
+_RUN = text(f"{_COLUMNS} WHERE r.id = :id")
+#: Before a run starts, and when it was cancelled before that, it has no node runs: they are told from its version.
+_NODES = text("""
+SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
+  coalesce(nr.state, CASE r.state WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END) AS state,
+  coalesce(nr.attempt, 0) AS attempt, nr.executor, nr.ready_at, nr.queued_at, nr.started_at, nr.finished_at, nr.error,
+  nr.resume_at, o.bytes AS output_bytes,
+  CASE WHEN o.bytes <= :inline THEN o.value END AS output,
+  CASE WHEN o.bytes > :inline THEN left(CAST(o.value AS text), :preview) END AS preview
+FROM run r JOIN version_node vn ON vn.version_id = r.version_id
+LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id
+LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id
+WHERE r.id = :id
+ORDER BY vn.node_no, nr.map_index
+""")
+_LIST = text(f"""
+{_COLUMNS}
+WHERE r.workspace_id = :workspace AND r.id < :before AND (:hidden OR NOT r.hidden)
+  AND (CAST(:workflow AS text) IS NULL OR w.name = :workflow) AND (CAST(:state AS text) IS NULL OR r.state = :state)
+ORDER BY r.id DESC LIMIT :limit
+""")
+_AFTER_ALL = uuid.UUID(int=2**128 - 1)
+
+
+def _run_document(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "workflow": row.workflow,
+        "version": row.version,
+        "state": row.state,
+        "triggered_by": row.triggered_by,
+        "params": row.params,
+        "logical_date": iso(row.logical_date),
+        "created_at": iso(row.created_at),
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+        "note": row.note or None,
+        "timed_out": row.timed_out,
+    }
+
+
+def _node_document(row: Any, run_id: uuid.UUID) -> dict[str, Any]:
+    output = row.output
+    if row.output_bytes is not None and row.output_bytes > INLINE_MAX:
+        output = {"$ref": f"{run_id}/{row.node_id}", "bytes": row.output_bytes, "preview": row.preview}
+    return {
+        "node": row.node_id,
+        "map_index": None if row.map_index < 0 else row.map_index,
+        "state": row.state,
+        "attempt": row.attempt,
+        "executor": row.executor,
+        "ready_at": iso(row.ready_at),
+        "queued_at": iso(row.queued_at),
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+        "resume_at": iso(row.resume_at),
+        "output": output,
+        "error": row.error,
+    }
+
+
+def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
+    """A run without its nodes.
+
+    Raises:
+        NotFound: No such run.
+    """
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+    return _run_document(row)
+
+
+def show_run(connection: Connection, run_id: str) -> dict[str, Any]:
+    """A run with `nodes`, in spec order.
+
+    Raises:
+        NotFound: No such run.
+    """
+    key = parse_run_id(run_id)
+    document = show_run_row(connection, key)
+    rows = connection.execute(_NODES, {"id": key, "inline": INLINE_MAX, "preview": PREVIEW})
+    return document | {"nodes": [_node_document(row, key) for row in rows]}
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    workflow: str | None = None,
+    state: str | None = None,
+    limit: int = 25,
+    cursor: str | None = None,
+    hidden: bool = False,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of runs, the newest first, and the cursor of the next page (None at the end)."""
+    rows = connection.execute(
+        _LIST,
+        {
+            "workspace": workspace_id(connection, workspace),
+            "before": _read_cursor(cursor) if cursor else _AFTER_ALL,
+            "hidden": hidden,
+            "workflow": workflow,
+            "state": state,
+            "limit": limit + 1,
+        },
+    ).all()
+    following = _write_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    return [_run_document(row) for row in rows[:limit]], following
+
+
+def _write_cursor(last: uuid.UUID) -> str:
+    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+
+
+def _read_cursor(text_form: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(bytes=base64.urlsafe_b64decode(text_form + "=="))
+    except ValueError as error:
+        raise UsageError(f"{text_form!r} is not a cursor.", hint="take `next_cursor` of the page before") from error

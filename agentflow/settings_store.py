@@ -1,0 +1,144 @@
+"""Pools and variables: small named settings that workflows refer to. Each function runs in the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog import audit, workspace_id
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
+from agentflow.clock import iso
+from agentflow.db.notify import notify_ready
+from agentflow.errors import Conflict, NotFound, UsageError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+MAX_SLOTS = 1_000_000
+DEFAULT_POOL = "default"
+
+_LIST_POOLS = text("""
+SELECT p.name, p.slots, p.description, coalesce(used.slots, 0) AS used
+FROM pool p LEFT JOIN LATERAL (
+  SELECT sum(nr.pool_slots)::int AS slots FROM node_run nr JOIN dispatch_group g ON g.id = nr.group_id
+  WHERE g.pool_id = p.id AND nr.state IN ('queued', 'running')) AS used ON true
+WHERE p.workspace_id = :workspace ORDER BY p.name
+""")
+_SET_POOL = text("""
+INSERT INTO pool (workspace_id, name, slots, description) VALUES (:workspace, :name, :slots, coalesce(:description, ''))
+ON CONFLICT (workspace_id, name)
+DO UPDATE SET slots = excluded.slots, description = coalesce(:description, pool.description)
+""")
+
+
+def list_pools(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
+    """Pools with their slots and how many are taken."""
+    rows = connection.execute(_LIST_POOLS, {"workspace": workspace_id(connection, workspace)})
+    return [dict(row) for row in rows.mappings()]
+
+
+def set_pool(
+    connection: Connection,
+    name: str,
+    slots: int,
+    *,
+    description: str | None = None,
+    actor: str,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> dict[str, Any]:
+    """Create or resize a pool; 0 slots let nothing start.
+
+    Raises:
+        UsageError: The name or the number of slots is wrong.
+    """
+    _check_name(name, "pool")
+    if not 0 <= slots <= MAX_SLOTS:
+        raise UsageError(f"A pool cannot have {slots} slots.", hint=f"0 to {MAX_SLOTS}")
+    owner = workspace_id(connection, workspace)
+    connection.execute(_SET_POOL, {"workspace": owner, "name": name, "slots": slots, "description": description})
+    audit(connection, owner, actor, "pool.set", name, slots=slots)
+    notify_ready(connection)
+    return {"name": name, "changed": True}
+
+
+def delete_pool(connection: Connection, name: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
+    """Delete a pool that no workflow names.
+
+    Raises:
+        NotFound: No such pool.
+        Conflict: It is the default pool, or a stored version names it.
+    """
+    owner = workspace_id(connection, workspace)
+    if name == DEFAULT_POOL:
+        raise Conflict("The default pool cannot be deleted.", hint="resize it with `agentflow pools set`")
+    used = connection.scalars(
+        text("""
+        SELECT DISTINCT w.name FROM pool p JOIN dispatch_group g ON g.pool_id = p.id JOIN workflow w ON w.id = g.workflow_id
+        WHERE p.workspace_id = :workspace AND p.name = :name ORDER BY w.name LIMIT 5"""),
+        {"workspace": owner, "name": name},
+    ).all()
+    if used:
+        raise Conflict(f"Workflows use the pool {name!r}: {', '.join(used)}.", hint="set its slots to 0 instead")
+    gone = connection.execute(
+        text("DELETE FROM pool WHERE workspace_id = :workspace AND name = :name"), {"workspace": owner, "name": name}
+    )
+    if gone.rowcount == 0:
+        raise NotFound(f"There is no pool {name!r}.", hint="`agentflow pools list` shows what there is")
+    audit(connection, owner, actor, "pool.deleted", name)
+    return {"name": name, "changed": True}
+
+
+def list_variables(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
+    """Variables with their values."""
+    rows = connection.execute(
+        text("SELECT name, value, updated_at FROM variable WHERE workspace_id = :workspace ORDER BY name"),
+        {"workspace": workspace_id(connection, workspace)},
+    )
+    return [{"name": r.name, "value": r.value, "updated_at": iso(r.updated_at)} for r in rows]
+
+
+def set_variable(
+    connection: Connection, name: str, value: Any, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Create or replace a variable with a JSON value.
+
+    Raises:
+        UsageError: The name is not an identifier.
+    """
+    _check_name(name, "variable")
+    owner = workspace_id(connection, workspace)
+    connection.execute(
+        text("""
+        INSERT INTO variable (workspace_id, name, value) VALUES (:workspace, :name, CAST(:value AS json))
+        ON CONFLICT (workspace_id, name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp()"""),
+        {"workspace": owner, "name": name, "value": json.dumps(value)},
+    )
+    audit(connection, owner, actor, "variable.set", name)
+    return {"name": name, "changed": True}
+
+
+def delete_variable(
+    connection: Connection, name: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Delete a variable.
+
+    Raises:
+        NotFound: No such variable.
+    """
+    owner = workspace_id(connection, workspace)
+    gone = connection.execute(
+        text("DELETE FROM variable WHERE workspace_id = :workspace AND name = :name"),
+        {"workspace": owner, "name": name},
+    )
+    if gone.rowcount == 0:
+        raise NotFound(f"There is no variable {name!r}.", hint="`agentflow variables list` shows what there is")
+    audit(connection, owner, actor, "variable.deleted", name)
+    return {"name": name, "changed": True}
+
+
+def _check_name(name: str, kind: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for a {kind}.", hint="letters, digits, _ and -, not beginning with a digit"
+        )
