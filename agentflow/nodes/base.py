@@ -19,7 +19,7 @@ class NodeConfig(BaseModel):
 
 
 class NodeLog(Protocol):
-    """Writes a line to the attempt's log."""
+    """Writes a line, or several at once, to the attempt's log; a line end at the very end adds no empty line."""
 
     def __call__(self, text: str, *, level: str = "info", stream: str = "system") -> None: ...
 

@@ -17,6 +17,17 @@ STATIC: Final = {"static": True}
 
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 _MISSING: Final = object()
+_MESSAGES: Final = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "model_type": "must be an object",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
 
 
 def literal_fields(config: type[BaseModel]) -> frozenset[str]:
@@ -111,8 +122,14 @@ def _problem(config: type[BaseModel], item: ErrorDetails) -> Problem:
         return Problem(f"`{item['loc'][-1]}` is required", path)
     if item["type"] == "extra_forbidden":
         return Problem(f"unknown key `{item['loc'][-1]}`", path, hint=_did_you_mean(config, item["loc"]))
-    message = item["msg"].removeprefix("Value error, ")
-    return Problem(message[:1].lower() + message[1:] if message.startswith("Input ") else message, path)
+    message = _MESSAGES.get(item["type"]) or _plain(item["msg"])
+    if item["loc"] and item["loc"][-1] == "[key]":  # how pydantic says that a key itself is wrong
+        return Problem(f"`{item['loc'][-2]}` {message}", dotted(item["loc"][:-2]))
+    return Problem(message, path)
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
 
 
 def _did_you_mean(config: type[BaseModel], location: tuple[str | int, ...]) -> str | None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 from agentflow.durations import format_duration, parse_duration
 
 #: Marks a field in which `secrets.*` is refused: `Field(json_schema_extra=NO_SECRETS)`.
 NO_SECRETS: dict[str, Any] = {"x-secrets": False}
 
+_NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+
 
 def as_text(value: Any) -> str:
     """Text as it is, anything else as JSON: what a template's native value becomes where text is needed."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_node_id(value: str) -> str:
+    if not _NODE_ID.fullmatch(value):
+        raise ValueError("must be the id of a node")
+    return value
 
 
 def _read_duration(value: object) -> object:
@@ -54,4 +63,6 @@ Text = Annotated[str, BeforeValidator(_read_text), WithJsonSchema({})]
 ScalarText = Annotated[str, BeforeValidator(_read_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 
 #: The id of a node (SEMANTICS 2).
-NodeId = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$")]
+NodeId = Annotated[
+    str, AfterValidator(_read_node_id), WithJsonSchema({"type": "string", "pattern": f"^{_NODE_ID.pattern}$"})
+]

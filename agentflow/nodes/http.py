@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from agentflow.nodes.base import NodeConfig, NodeContext, NodeType
 from agentflow.nodes.fields import Duration, ScalarText
@@ -34,7 +34,7 @@ def _header_name(name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError("is not a name of an HTTP header")
     if name.lower() in _SET_BY_US:
-        raise ValueError(f"{name} is set by AgentFlow; leave it out")
+        raise ValueError("is set by AgentFlow; leave it out")
     return name
 
 
@@ -44,7 +44,7 @@ def _header_value(value: str) -> str:
     return value
 
 
-def _statuses(value: str | int) -> str:
+def _statuses(value: object) -> str:
     text = str(value)
     match = _RANGE.fullmatch(text)
     if match is None or int(match[2] or match[1]) < int(match[1]):
@@ -52,10 +52,25 @@ def _statuses(value: str | int) -> str:
     return text
 
 
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta():
         raise ValueError("must be longer than 0")
     return value
+
+
+#: `404` or `200-399`.
+Statuses = Annotated[str, BeforeValidator(_statuses), WithJsonSchema({"type": ["string", "integer"]})]
+
+#: One value or a list of them, always read as a list.
+QueryValues = Annotated[
+    tuple[ScalarText, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"type": ["string", "number", "boolean", "array"]}),
+]
 
 
 class HttpConfig(NodeConfig):
@@ -66,7 +81,7 @@ class HttpConfig(NodeConfig):
     headers: dict[
         Annotated[str, AfterValidator(_header_name)], Annotated[ScalarText, AfterValidator(_header_value)]
     ] = Field(default_factory=dict, description="Request headers; the place for tokens")
-    query: dict[str, ScalarText | tuple[ScalarText, ...]] = Field(
+    query: dict[str, QueryValues] = Field(
         default_factory=dict, description="Added to the address; a list repeats its name"
     )
     json_: Any = Field(None, alias="json", description="Body, sent as JSON")
@@ -74,9 +89,7 @@ class HttpConfig(NodeConfig):
     timeout: Annotated[Duration, AfterValidator(_positive)] = Field(
         timedelta(seconds=30), description="For the whole exchange, redirects and body included"
     )
-    expect: tuple[Annotated[str | int, AfterValidator(_statuses)], ...] = Field(
-        ("200-399",), description="Statuses that count as success", min_length=1
-    )
+    expect: tuple[Statuses, ...] = Field(("200-399",), description="Statuses that count as success", min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -92,8 +105,8 @@ class HttpConfig(NodeConfig):
 
     def accepts(self, status: int) -> bool:
         """Whether a status counts as success."""
-        for text in self.expect:
-            low, _, high = str(text).partition("-")
+        for statuses in self.expect:
+            low, _, high = statuses.partition("-")
             if int(low) <= status <= int(high or low):
                 return True
         return False

@@ -52,7 +52,7 @@ def first_request(config: HttpConfig) -> httpx.Request:
     try:
         url = httpx.URL(config.url)
         if config.query:
-            url = url.copy_merge_params({name: _listed(value) for name, value in config.query.items()})
+            url = url.copy_merge_params({name: list(values) for name, values in config.query.items()})
     except httpx.InvalidURL as error:
         raise NodeFailed(f"url: {error}", kind="InvalidUrl") from error
     headers = httpx.Headers({"User-Agent": "AgentFlow", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"})
@@ -119,7 +119,7 @@ def _hop(request: httpx.Request, config: HttpConfig, context: NodeContext) -> ht
 
 def _result(what: str, response: httpx.Response, config: HttpConfig, limit: int) -> dict[str, Any]:
     if not config.accepts(response.status_code):
-        expected = ", ".join(str(item) for item in config.expect)
+        expected = ", ".join(config.expect)
         begins = _excerpt(response)
         said = f"; the body begins: {begins}" if begins else ""
         raise NodeFailed(f"{what} answered {_status(response)}, expected {expected}{said}", kind="HttpStatus")
@@ -142,10 +142,6 @@ def _excerpt(response: httpx.Response) -> str:
 
 def _status(response: httpx.Response) -> str:
     return f"{response.status_code} {response.reason_phrase}".rstrip()
-
-
-def _listed(value: object) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _same_server(old: httpx.URL, new: httpx.URL) -> bool:

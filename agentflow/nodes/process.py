@@ -15,7 +15,9 @@ from typing import Final
 from agentflow.nodes.base import NodeFailed, NodeLog
 
 TAIL: Final = 64 * 1024  #: Bytes of standard output that are kept.
-_READ: Final = 64 * 1024  # bytes per read; a longer line is cut into pieces of about this size
+_READ: Final = 256 * 1024  # bytes per read
+_LINE: Final = 1024 * 1024  # bytes of a line without an end after which it is cut
+_WORD: Final = 8 * 1024  # bytes in which a cut looks for a space, so that no word (a secret, say) is torn
 _IDLE: Final = 0.25  # seconds between looks whether the process ended while a grandchild holds its pipes
 _DRAIN: Final = 1.0  # seconds of output that is still read after its end in that case
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))  # bytes inside a UTF-8 character
@@ -71,12 +73,11 @@ class _Stream:
         self._tail += data
         if len(self._tail) > 4 * TAIL:
             self._shorten()
-        whole, newline, rest = (self._rest + data).rpartition(b"\n")
-        self._rest = rest
+        whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
         if newline:
-            self._write(whole)
-        if len(self._rest) >= _READ:
-            end = _character_end(self._rest)
+            self._write(whole + newline)
+        if len(self._rest) >= _LINE:
+            end = _cut(self._rest)
             self._write(self._rest[:end])
             self._rest = self._rest[end:]
 
@@ -95,15 +96,18 @@ class _Stream:
         self._tail = bytearray(self._tail[-TAIL:].lstrip(_CONTINUATION))
 
     def _write(self, block: bytes) -> None:
-        for line in clean_text(block).split("\n"):
-            text = line.rstrip("\r")
-            self._log(text, stream=self._name)
-            if text and not text.isspace():
-                self.last_line = text
+        text = clean_text(block)
+        self._log(text, stream=self._name)
+        # Most output is not looked at twice: the last line that is not blank is near the end.
+        ending = text[-4 * _ERROR_LINE :].rstrip()
+        self.last_line = ending[ending.rfind("\n") + 1 :].strip() or self.last_line
 
 
-def _character_end(data: bytes) -> int:
-    """Where to cut so that no UTF-8 character is broken."""
+def _cut(data: bytes) -> int:
+    """Where to cut a line so that no word, or at least no UTF-8 character, is broken."""
+    space = data.rfind(b" ", len(data) - _WORD)
+    if space > 0:
+        return space
     for back in range(1, 4):
         if data[-back] >= 0xC0:
             return len(data) - back

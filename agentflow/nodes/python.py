@@ -8,12 +8,19 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from agentflow.nodes import inline_code
 from agentflow.nodes.base import LITERAL, NodeConfig, NodeContext, NodeFailed, NodeType
+
+
+def _function_address(text: str) -> str:
+    module, colon, path = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+        raise ValueError("must be `module:function`, such as reports.sales:total")
+    return text
 
 
 class PythonConfig(NodeConfig):
@@ -22,10 +29,9 @@ class PythonConfig(NodeConfig):
     code: str | None = Field(
         None, description="Python that defines `main`; never a template", json_schema_extra=LITERAL
     )
-    function: str | None = Field(
+    function: Annotated[str, AfterValidator(_function_address)] | None = Field(
         None,
         description="`module:function` from the DAG folder or an installed package",
-        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
         json_schema_extra=LITERAL,
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the function")

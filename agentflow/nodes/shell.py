@@ -28,7 +28,7 @@ def _variable(name: str) -> str:
     if not name.isascii() or not name.isidentifier():
         raise ValueError("is not a name of an environment variable (letters, digits and _)")
     if name.removeprefix("AGENTFLOW_") in _OURS and name.startswith("AGENTFLOW_"):
-        raise ValueError(f"{name} is set by AgentFlow; choose another name")
+        raise ValueError("is set by AgentFlow; choose another name")
     return name
 
 
