@@ -210,7 +210,7 @@ def _read_reply(reply: dict[str, Any], file: str, printed: str) -> ChildReport:
 def _why_no_reply(ended: _Ended, dump: str, limits: ChildLimits) -> tuple[str, str | None]:
     if ended.overflow:
         return f"its workflows are larger than {_REPLY_MAX // 2**20} MB", "make smaller workflows"
-    if dump.startswith("Timeout (") or ended.status is None or ended.status == -signal.SIGXCPU:
+    if dump.startswith("Timeout (") or ended.status is None:
         return (
             f"importing it did not end within {limits.timeout:g} s",
             "move slow work into a @node function; the top level of the file only draws the graph",
