@@ -1,0 +1,362 @@
+"""What the local executor does, all in its I/O thread: commands of the scheduler, messages of runners, deaths."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from agentflow.runner import wire
+from agentflow.workload import ErrorInfo, ExecutorEvent, Outcome, Workload
+from executors.base import ExecutorContext
+from executors.local.dispatcher import STUCK, Dispatcher
+from executors.local.handle import Handle
+from executors.local.io_loop import IoLoop
+from executors.local.item import Item
+from executors.local.outcomes import StopReason, died, lost
+from executors.local.pool import Pool
+from executors.local.prefetch import Prefetch
+from executors.local.reporter import Reporter, chunk_of
+from executors.local.zygote_link import Exited, Forked, ZygoteLink
+
+log: Final = logging.getLogger(__name__)
+
+_IDLE_MAX: Final = 300.0  # seconds an idle process is kept
+_RETIRE_MAX: Final = 5.0  # seconds a retiring process may take to end
+_KILL_MAX: Final = 3.0  # seconds after SIGKILL until we stop waiting for the report
+_RESTART_FIRST: Final = 0.05  # seconds before the first restart of the zygote; doubles
+_RESTART_MAX: Final = 5.0  # seconds
+
+
+class Engine:
+    """The executor's state. Every method runs in the I/O thread; `outstanding` and `capacity` are read elsewhere."""
+
+    def __init__(self, context: ExecutorContext, emit: Callable[[ExecutorEvent], None]) -> None:
+        self._context = context
+        self.loop = IoLoop(self._after_round)
+        self._reporter = Reporter(emit)
+        self._prefetch = Prefetch()
+        self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)
+        self._dispatcher = Dispatcher(self._pool, self._prefetch, size=context.parallelism, lease=context.lease)
+        self._link: ZygoteLink | None = None
+        self._restarts = 0
+        self._stopping = False
+        self._release_planned = False
+        self.capacity = context.parallelism  #: Workloads that may be out at once.
+
+    @property
+    def finished(self) -> int:
+        """How many workloads have ended so far."""
+        return self._reporter.finished
+
+    # Commands
+
+    def start(self) -> None:
+        """Start the zygote; it is ready some hundred milliseconds later, requests wait for it."""
+        self._connect()
+        self._pool.keep_spare()
+        self.loop.call_at(time.monotonic() + _IDLE_MAX, self._trim)
+
+    def submit(self, workloads: Sequence[Workload]) -> None:
+        """Take workloads."""
+        for workload in workloads:
+            item = Item(workload)
+            if workload.attempt_id in self._reporter.items:
+                log.error("attempt_submitted_twice", extra={"attempt": workload.attempt_id})
+                continue
+            self._reporter.items[workload.attempt_id] = item
+            if self._stopping:
+                self._reporter.finish_stopped(item, StopReason.SHUTDOWN)
+            else:
+                self._dispatcher.add(item)
+
+    def cancel(self, attempt_ids: Sequence[str]) -> None:
+        """Stop attempts."""
+        for attempt_id in attempt_ids:
+            if (item := self._reporter.items.get(attempt_id)) is not None:
+                self._stop_item(item, StopReason.CANCEL, self._context.grace)
+
+    def shutdown(self, grace: float) -> None:
+        """Stop everything; the loop ends when the last process is gone."""
+        self._stopping = True
+        deadline = time.monotonic() + grace
+        for item in list(self._reporter.items.values()):
+            self._stop_item(item, StopReason.SHUTDOWN, grace)
+        self.loop.call_at(deadline, self._kill_all)
+        self.loop.call_at(deadline + _KILL_MAX, self._give_up)
+
+    # Hand out
+
+    def _after_round(self) -> None:
+        if self._stopping:
+            for item in self._dispatcher.take_all():
+                self._reporter.finish_stopped(item, StopReason.SHUTDOWN)
+            if not self._reporter.items:
+                self._end()
+            return
+        for item in self._dispatcher.run():
+            self._reporter.finish(item, *lost("this scheduler's lease was over before the attempt could start"))
+        self._dispatcher.flush(self._wait_writable)
+        if not self._release_planned and any(len(handle.items) > 1 for handle in self._pool):
+            self._release_planned = True
+            self.loop.call_at(time.monotonic() + STUCK, self._release_stuck)
+        self.capacity = self._dispatcher.capacity()
+
+    def _release_stuck(self) -> None:
+        self._release_planned = False
+        self._dispatcher.release_stuck()
+
+    def _wait_writable(self, handle: Handle) -> None:
+        self.loop.watch(handle.sock, lambda: self._on_ready(handle), write=True)
+
+    # Messages of runners
+
+    def _on_ready(self, handle: Handle) -> None:
+        if handle.flush():
+            self.loop.watch(handle.sock, lambda: self._on_readable(handle))
+        self._on_readable(handle)
+
+    def _on_readable(self, handle: Handle) -> None:
+        self._take_messages(handle)
+        if handle.hung_up or handle.garbled:
+            # Dead, dying, or it closed its socket; in any case it can no longer be talked to.
+            self.loop.unwatch(handle.sock)
+            self._pool.retire(handle)
+            self.loop.call_at(time.monotonic() + (0 if handle.garbled else 1.0), self._kill, handle)
+        elif handle.choked:
+            self.loop.unwatch(handle.sock)
+
+    def _take_messages(self, handle: Handle) -> bool:
+        """Handle what has arrived; whether there may be more."""
+        try:
+            frames = handle.read()
+            for kind, body in frames or ():
+                self._on_message(handle, kind, body)
+        except (wire.WireError, ValueError, IndexError, KeyError):
+            handle.garbled = True
+            return False
+        return frames is not None
+
+    def _on_message(self, handle: Handle, kind: int, body: bytes) -> None:
+        (seq,) = wire.SEQ_BODY.unpack_from(body)
+        item = handle.item(seq)
+        if item is None:
+            return
+        if kind == wire.STARTED:
+            self._on_started(handle, item, body)
+        elif kind == wire.FINISHED:
+            self._on_finished(handle, item, body)
+        elif kind == wire.LOG:
+            handle.unacked += 1
+            self._reporter.log_chunk(item, chunk_of(body), lambda: self.loop.call(self._on_stored, handle))
+        elif kind == wire.EXPIRED:
+            self._let_go(handle, item)
+            self._dispatcher.add_back([item])  # if the lease was not renewed meanwhile, it ends there
+        else:
+            raise wire.WireError(f"kind {kind} from a runner")
+
+    def _on_started(self, handle: Handle, item: Item, body: bytes) -> None:
+        self._reporter.started(item, body)
+        limits = item.workload.limits
+        if limits.timeout is not None:
+            self.loop.call_at(item.started_mono + limits.timeout, self._on_timeout, item)
+        if limits.memory is not None and self._link is not None:
+            handle.watched = True
+            self._link.watch(handle, limits.memory)
+
+    def _on_finished(self, handle: Handle, item: Item, body: bytes) -> None:
+        _, _, retire, started, finished = wire.FINISHED_BODY.unpack_from(body)
+        self._prefetch.observe(finished - started)
+        self._let_go(handle, item)
+        if handle.watched and self._link is not None:
+            handle.watched = False
+            self._link.watch(handle, None)
+        self._reporter.finished_by_runner(item, body)
+        if item.stop is not None:
+            self._retire(handle, patience=0)
+        elif retire:
+            self._retire(handle, patience=_RETIRE_MAX)
+
+    def _let_go(self, handle: Handle, item: Item) -> None:
+        handle.items.remove(item)
+        item.handle = None
+        if not handle.items:
+            self._pool.release(handle)
+
+    def _on_stored(self, handle: Handle) -> None:
+        was_choked = handle.choked
+        handle.unacked -= 1
+        if was_choked and not handle.choked and not handle.hung_up and self._pool.by_id(handle.id) is handle:
+            self._wait_writable(handle)  # reads, and writes if something is left to write
+
+    # Stop
+
+    def _on_timeout(self, item: Item) -> None:
+        if self._reporter.items.get(item.workload.attempt_id) is item and item.handle is not None:
+            self._stop_item(item, StopReason.TIMEOUT, self._context.grace)
+
+    def _stop_item(self, item: Item, reason: StopReason, grace: float) -> None:
+        if item.handle is not None:
+            self._dispatcher.add_back(self._dispatcher.withdraw(item.handle))
+        handle = item.handle
+        if handle is None:
+            self._dispatcher.remove(item)
+            self._reporter.finish_stopped(item, reason)
+            return
+        if handle.items[-1] is not item or item.stop is not None:
+            return  # its end is on the way already
+        item.stop = reason
+        self._pool.retire(handle)
+        if self._link is not None and grace > 0:
+            self._link.signal(handle, signal.SIGTERM)
+            self.loop.call_at(time.monotonic() + grace, self._kill, handle)
+        else:
+            self._kill(handle)
+
+    def _retire(self, handle: Handle, patience: float) -> None:
+        self._pool.retire(handle)
+        self._dispatcher.add_back(self._dispatcher.withdraw(handle))
+        if patience:
+            self.loop.call_at(time.monotonic() + patience, self._kill, handle)
+        else:
+            self._kill(handle)
+
+    def _kill(self, handle: Handle) -> None:
+        if self._link is not None and self._pool.by_id(handle.id) is handle:
+            self._link.signal(handle, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        for handle in self._pool:
+            self._kill(handle)
+
+    def _give_up(self) -> None:
+        for item in list(self._reporter.items.values()):
+            self._reporter.finish_stopped(item, StopReason.SHUTDOWN)
+
+    # Processes
+
+    def _fork(self, handle: Handle) -> None:
+        if self._link is not None:
+            self._link.fork(handle, self._work_dir(handle))
+        self.loop.watch(handle.sock, lambda: self._on_readable(handle))
+
+    def _discard(self, handle: Handle) -> None:
+        self._pool.forget(handle)
+        self.loop.unwatch(handle.sock)
+        handle.close()
+        self._clean(handle)
+
+    def _trim(self) -> None:
+        self._pool.trim(time.monotonic() - _IDLE_MAX)
+        self.loop.call_at(time.monotonic() + _IDLE_MAX / 5, self._trim)
+
+    def _connect(self) -> None:
+        if self._stopping:
+            return
+        self._link = ZygoteLink(self._context.bundles_dir)
+        self.loop.watch(self._link.sock, self._on_report)
+        for handle in self._pool:
+            self._link.fork(handle, self._work_dir(handle))
+
+    def _on_report(self) -> None:
+        assert self._link is not None
+        reports = self._link.receive()
+        if reports is None:
+            self._on_zygote_lost()
+            return
+        self._restarts = 0
+        for report in reports:
+            handle = self._pool.by_id(report.id)
+            if handle is None:
+                continue
+            if isinstance(report, Forked):
+                handle.pid = report.pid
+            else:
+                self._on_exit(handle, report)
+
+    def _on_exit(self, handle: Handle, report: Exited) -> None:
+        while self._take_messages(handle):
+            pass
+        self._pool.forget(handle)
+        self._dispatcher.add_back(self._dispatcher.withdraw(handle))
+        for item in list(handle.items):
+            if item.started_at is not None:
+                self._reporter.salvage_log(item, report.area, report.rest)
+            self._reporter.finish(item, *self._verdict(handle, item, report))
+        self.loop.unwatch(handle.sock)
+        handle.close()
+        self._clean(handle)
+        if not self._stopping:
+            self._pool.keep_spare()
+
+    def _verdict(self, handle: Handle, item: Item, report: Exited) -> tuple[Outcome, ErrorInfo]:
+        if item.stop is not None:
+            from executors.local.outcomes import stopped
+
+            return stopped(item.stop, item.workload.limits.timeout)
+        if handle.garbled:
+            return Outcome.FAILED, ErrorInfo(type="Protocol", message="the node wrote into the runner's own channel")
+        if item.started_at is None:
+            return lost("the runner process ended before the attempt began")
+        return died(report.end)
+
+    def _on_zygote_lost(self) -> None:
+        """Its runners die with it; their attempts are lost, and another zygote takes over."""
+        assert self._link is not None
+        log.warning("zygote_lost", extra={"restarts": self._restarts})
+        self.loop.unwatch(self._link.sock)
+        self._link.close(timeout=1.0)
+        self._link = None
+        for handle in self._pool:
+            self._on_orphaned(handle)
+        if self._stopping:
+            return
+        delay = min(_RESTART_MAX, _RESTART_FIRST * 2**self._restarts) if self._restarts else 0.0
+        self._restarts += 1
+        self.loop.call_at(time.monotonic() + delay, self._connect)
+
+    def _on_orphaned(self, handle: Handle) -> None:
+        if handle.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(handle.pid, signal.SIGKILL)
+        while self._take_messages(handle):
+            pass
+        self._pool.forget(handle)
+        self._dispatcher.add_back(self._dispatcher.withdraw(handle))
+        for item in list(handle.items):
+            if item.stop is not None:
+                self._reporter.finish_stopped(item, item.stop)
+            else:
+                self._reporter.finish(item, *lost("the parent of the runner processes was killed"))
+        self.loop.unwatch(handle.sock)
+        handle.close()
+        self._clean(handle)
+
+    def _end(self) -> None:
+        if self._link is not None:
+            self.loop.unwatch(self._link.sock)
+            self._link.close(timeout=_KILL_MAX)
+        for handle in self._pool:
+            self.loop.unwatch(handle.sock)
+            handle.close()
+        self.loop.stop()
+
+    def _work_dir(self, handle: Handle) -> Path:
+        return self._context.work_dir / f"process-{handle.id}"
+
+    def _clean(self, handle: Handle) -> None:
+        """Remove the working directory; large leftovers must not hold up the loop."""
+        path = self._work_dir(handle)
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            threading.Thread(target=shutil.rmtree, args=(path, True), daemon=True).start()

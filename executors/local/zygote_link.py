@@ -1,0 +1,117 @@
+"""The executor's end of the zygote: starts it, asks it for runners and signals, reads its reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentflow.runner import wire
+from executors.local.handle import Handle
+from executors.local.outcomes import ProcessEnd
+from executors.local.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A runner process exists."""
+
+    id: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A runner process is gone, and with it everything it had started."""
+
+    id: int
+    end: ProcessEnd
+    area: bytes  #: Its pending log lines.
+    rest: dict[str, bytes]  #: What its standard streams still held.
+
+
+class ZygoteLink:
+    """One zygote process; when it has died, make another one."""
+
+    def __init__(self, bundles_dir: Path) -> None:
+        self.sock, remote = socket.socketpair()
+        self._frames = wire.FrameReader()
+        with remote:
+            os.set_inheritable(remote.fileno(), True)
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "executors.local.zygote", str(remote.fileno()), str(bundles_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[remote.fileno()],
+                env=runner_environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is for the scheduler
+            )
+
+    def fork(self, handle: Handle, work_dir: Path) -> None:
+        """Ask for a runner process."""
+        message = _message(FORK, {"id": handle.id, "work_dir": str(work_dir)})
+        with suppress(OSError):  # it died; `receive` says so
+            socket.send_fds(self.sock, [message], [handle.remote_sock.fileno(), handle.token_read])
+        handle.remote_sock.close()  # from now on the end of the process is the end of the stream
+
+    def signal(self, handle: Handle, number: int) -> None:
+        """Send a signal to a runner's process group."""
+        self._send(SIGNAL, {"id": handle.id, "signal": int(number)})
+
+    def watch(self, handle: Handle, limit: int | None) -> None:
+        """Kill the runner when its group grows by more than `limit` bytes; None: no more."""
+        self._send(WATCH, {"id": handle.id, "limit": limit})
+
+    def receive(self) -> list[Forked | Exited] | None:
+        """Reports that have arrived; None when the zygote is gone."""
+        try:
+            data = self.sock.recv(256 * 1024)
+        except OSError:
+            data = b""
+        if not data:
+            return None
+        return [_report(kind, body) for kind, body in self._frames.feed(data)]
+
+    def close(self, timeout: float) -> None:
+        """End it, and with it all runners."""
+        self.sock.close()
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _send(self, kind: int, document: dict[str, Any]) -> None:
+        with suppress(OSError):
+            self.sock.sendall(_message(kind, document))
+
+
+def runner_environment() -> dict[str, str]:
+    """Our environment without AgentFlow's settings: the database's URL and keys are not for user code."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AGENTFLOW_")}
+
+
+def _message(kind: int, document: dict[str, Any]) -> bytes:
+    return wire.frame(kind, json.dumps(document).encode())
+
+
+def _report(kind: int, body: bytes) -> Forked | Exited:
+    head, _, blob = body.partition(b"\n")
+    document = json.loads(head)
+    if kind == FORKED:
+        return Forked(document["id"], document["pid"])
+    if kind != EXITED:
+        raise wire.WireError(f"kind {kind} from the zygote")
+    area, out, _ = document["sizes"]
+    return Exited(
+        document["id"],
+        ProcessEnd(document["status"], document["oom"]),
+        blob[:area],
+        {"stdout": blob[area : area + out], "stderr": blob[area + out :]},
+    )
