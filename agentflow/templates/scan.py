@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 #: A string without any of these is never handed to Jinja.
 MARKERS = ("{{", "{%", "{#")
 
 #: Where a value stands in a document: keys and list positions.
 Path = tuple[str | int, ...]
+
+#: The same from the end, sharing its beginning with its siblings: (place of the parent, last part).
+_Link: TypeAlias = "tuple[_Link, str | int] | None"
 
 
 def has_template(text: str) -> bool:
@@ -24,17 +27,25 @@ def iter_templates(value: Any, *, literal: frozenset[str] = frozenset()) -> Iter
         value: Any JSON document; keys are never templates.
         literal: Top-level keys whose values are not looked at.
     """
-    stack: list[tuple[Path, Any]] = [((), value)]
+    stack: list[tuple[_Link, Any]] = [(None, value)]
     while stack:
-        path, item = stack.pop()
+        link, item = stack.pop()
         if isinstance(item, str):
             if has_template(item):
-                yield path, item
+                yield _path(link), item
         elif isinstance(item, Mapping):
-            entries = [((*path, key), child) for key, child in item.items() if path or key not in literal]
+            entries = [((link, key), child) for key, child in item.items() if link or key not in literal]
             stack.extend(reversed(entries))
         elif isinstance(item, (list, tuple)):
-            stack.extend(((*path, index), item[index]) for index in range(len(item) - 1, -1, -1))
+            stack.extend(((link, index), item[index]) for index in range(len(item) - 1, -1, -1))
+
+
+def _path(link: _Link) -> Path:
+    parts: list[str | int] = []
+    while link:
+        link, part = link
+        parts.append(part)
+    return tuple(reversed(parts))
 
 
 def path_text(path: Path) -> str:
