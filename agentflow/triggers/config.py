@@ -118,7 +118,7 @@ class _Reader:
         kind = self._trigger.get("type")
         if kind in _NOT_YET:
             raise invalid("type", f"triggers of type {kind} are not supported in this version")
-        if kind not in WHEN_KEYS:
+        if not isinstance(kind, str) or kind not in WHEN_KEYS:
             raise invalid(
                 "type", f"{kind!r} is not a type of trigger", f"there are {', '.join((*WHEN_KEYS, *_NOT_YET))}"
             )
