@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agentflow.errors import TemplateProblem
 from agentflow.templates import References, find_references, find_references_in, iter_templates
 from agentflow.templates.limits import MAX_TEMPLATE
+from agentflow.templates.references import _find
 from agentflow.templates.scan import path_text
 
 ids = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}", fullmatch=True)
@@ -108,6 +109,22 @@ def test_names_are_those_looked_up_in_the_context(text, names):
 )
 def test_pure_is_exactly_one_expression(text, pure):
     assert find_references(text).pure is pure
+
+
+@given(
+    st.sampled_from(["nodes", "params", "vars", "secrets", "run"]),
+    st.lists(st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True) | st.sampled_from(["not", "if", "get"]), min_size=1),
+    st.sampled_from(["{{ %s }}", "{{%s}}", "{{- %s }}", " {{ %s }}", "{{ %s}}\n"]),
+)
+def test_the_short_cut_for_simple_texts_says_what_the_parser_says(scope, path, shape):
+    text = shape % ".".join([scope, *path])
+    try:
+        parsed = _find(text)
+    except TemplateProblem:
+        with pytest.raises(TemplateProblem):
+            find_references(text)
+    else:
+        assert find_references(text) == parsed
 
 
 @given(ids)
