@@ -25,7 +25,7 @@ class Broken:
 
     nodes: frozenset[str] = frozenset()
     params: bool = False
-    triggers: bool = False
+    triggers: frozenset[int] = frozenset()
 
 
 def check(spec: WorkflowSpec, broken: Broken = Broken()) -> Iterator[Finding]:
@@ -40,8 +40,7 @@ def check(spec: WorkflowSpec, broken: Broken = Broken()) -> Iterator[Finding]:
         yield from schema_findings(schema, ("params", name))
     graph = list(_graph_findings(spec, broken))
     yield from graph
-    if not broken.triggers:
-        yield from trigger_findings(spec, params_known=not broken.params)
+    yield from trigger_findings(spec, skip=broken.triggers, params_known=not broken.params)
     found = 0
     for node_id, node in spec.nodes.items():
         if node_id in broken.nodes:

@@ -88,7 +88,7 @@ def _name_findings(
     spec: WorkflowSpec, node: NodeSpec, path: Path, references: References, by_scheduler: bool, params_known: bool
 ) -> Iterator[Finding]:
     for name in sorted(references.names - CONTEXT_NAMES):
-        hint = did_you_mean(name, CONTEXT_NAMES - _MAPPED_NAMES, what="templates know")
+        hint = did_you_mean(name, sorted(CONTEXT_NAMES - _MAPPED_NAMES), what="templates know")
         if name in spec.params:
             hint = f"write params.{name}"
         elif name in spec.nodes:

@@ -24,7 +24,7 @@ KEYS_OF_TYPE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def trigger_findings(spec: WorkflowSpec, *, params_known: bool) -> Iterator[Finding]:
+def trigger_findings(spec: WorkflowSpec, *, skip: frozenset[int], params_known: bool) -> Iterator[Finding]:
     """What is wrong with the triggers of a workflow."""
     params_sound = params_known and not any(
         True for name, schema in spec.params.items() for _ in schema_findings(schema, (name,))
@@ -32,7 +32,7 @@ def trigger_findings(spec: WorkflowSpec, *, params_known: bool) -> Iterator[Find
     seen: dict[str, int] = {}
     for index, trigger in enumerate(spec.triggers):
         path: Path = ("triggers", index)
-        if trigger.type in UNSUPPORTED_TYPES:
+        if trigger.type in UNSUPPORTED_TYPES or index in skip:
             continue
         found = list(_key_findings(trigger, path))
         yield from found

@@ -13,6 +13,7 @@ from agentflow.states import TriggerRule
 WORKFLOW_NAME = r"^[a-z0-9][a-z0-9_-]{0,99}$"
 NODE_ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$"
 WORD = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+_MAX_KEYS = 100  # more than any model has: an error for each of a million wrong keys would fill the memory
 INT32 = 2**31 - 1  #: What Postgres' integer columns hold.
 
 
@@ -24,7 +25,12 @@ class SpecModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, data: Any) -> Any:
-        if isinstance(data, dict) and None in data.values():
+        if not isinstance(data, dict):
+            return data
+        if len(data) > _MAX_KEYS:
+            known = ", ".join(list(cls.model_fields)[:10])
+            raise ValueError(f"has {len(data):,} keys; it knows {known}, …")
+        if None in data.values():
             return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
         return data
 

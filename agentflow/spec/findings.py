@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from agentflow.errors import Problem
+from agentflow.spec.fields import NODE_ID, WORD, WORKFLOW_NAME
 from agentflow.spec.limits import MAX_PROBLEMS
 from agentflow.spec.paths import Locator, Path, member, path_text
 
 _DOTTED = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_MESSAGE = 500  # characters
 _QUOTED = 60  # characters of a wrong value that a message repeats
 
 
@@ -28,25 +30,31 @@ class Finding:
     of_key: bool = False  #: The key itself is wrong, not its value.
 
 
-def place(findings: Sequence[Finding], locator: Locator) -> list[Problem]:
-    """Give findings their line and column, in file order, at most MAX_PROBLEMS of them."""
+def place(findings: Sequence[Finding], locator: Locator, *, uncounted: int = 0) -> list[Problem]:
+    """Give findings their line and column, in file order, at most MAX_PROBLEMS of them; `uncounted` exist beside."""
     findings = list(dict.fromkeys(findings))
     kept = findings[:MAX_PROBLEMS]
     places = locator.locate([(finding.path, finding.of_key) for finding in kept])
     problems = [
         Problem(
-            finding.message,
+            clipped(finding.message),
             path=path_text(finding.path),
             line=where[0] if where else None,
             column=where[1] if where else None,
-            hint=finding.hint,
+            hint=clipped(finding.hint) if finding.hint else None,
         )
         for finding, where in zip(kept, places, strict=True)
     ]
     problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
-    if len(findings) > len(kept):
-        problems.append(Problem(f"and {len(findings) - len(kept):,} more problems"))
+    more = len(findings) - len(kept) + uncounted
+    if more:
+        problems.append(Problem(f"and {more:,} more problems"))
     return problems
+
+
+def clipped(text: str) -> str:
+    """A message of bounded length: it may repeat what stands in the file."""
+    return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}…"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, what: str = "") -> str | None:
@@ -90,15 +98,16 @@ def _finding(
     value = _value(document, loc)
     if kind == "value_error":
         return Finding(loc, str(ctx.get("error", msg)), _hint(loc, value))
+    if kind == "string_pattern_mismatch":
+        what, hint = _NAMES.get(str(ctx.get("pattern")), _NAMES[WORD])
+        return Finding(loc, f"{_shown(value)} is not {what}", hint)
     return Finding(loc, _message(kind, ctx, msg, value), _hint(loc, value, kind))
 
 
 def _bad_key(loc: Path) -> Finding:
     name = str(loc[-1])
-    what = "param name" if loc[0] == "params" else "node id"
-    message = f"`{name[:_QUOTED]}` is not a {what}"
-    hint = "letters, digits, _ and -, beginning with a letter or _, at most 100"
-    return Finding(loc, message, hint, of_key=True)
+    what, hint = _NAMES[NODE_ID]
+    return Finding(loc, f"{_shown(name)} is not {'a param name' if loc[0] == 'params' else what}", hint, of_key=True)
 
 
 def _unknown_key(model: type[BaseModel], loc: Path) -> Finding:
@@ -130,6 +139,13 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+#: Patterns of `fields` in words: what a text is not, and what is allowed.
+_NAMES = {
+    WORKFLOW_NAME: ("a workflow name", "small letters, digits, _ and -, at most 100"),
+    NODE_ID: ("a node id", "letters, digits, _ and -, beginning with a letter or _, at most 100"),
+    WORD: ("a name", "letters, digits, _ . and -, at most 100"),
+}
+
 _WANTED = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
@@ -140,7 +156,6 @@ _WANTED = {
     "model_attributes_type": "must be a mapping",
     "list_type": "must be a list",
     "string_too_short": "must not be empty",
-    "missing_keyword_only_argument": "is missing",
 }
 
 
@@ -149,9 +164,8 @@ def _message(kind: str, ctx: dict[str, Any], msg: str, value: Any) -> str:
     if kind in _WANTED:
         return _WANTED[kind] + (got if kind.endswith("_type") else "")
     if kind in {"enum", "literal_error"}:
-        return f"{_shown(value)} is not one of {str(ctx.get('expected', '')).replace(' or ', ', ')}"
-    if kind == "string_pattern_mismatch":
-        return f"{_shown(value)} does not match {ctx.get('pattern')}"
+        choices = str(ctx.get("expected", "")).replace(" or ", ", ").replace("'", "")
+        return f"{_shown(value)} is not one of {choices}"
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = "at least" if kind.startswith("greater") else "at most"
         return f"must be {bound} {ctx.get('ge', ctx.get('le'))}{got}"
@@ -174,8 +188,6 @@ def _hint(loc: Path, value: Any, kind: str = "") -> str | None:
         return f'quote it: "{value}"'
     if loc[:1] == ("params",) and kind == "dict_type":
         return "write a schema such as {type: string, default: Berlin}"
-    if loc == ("name",):
-        return "small letters, digits, _ and -, at most 100"
     if kind == "enum" and isinstance(value, str) and key == "trigger_rule":
         from agentflow.states import TriggerRule
 

@@ -99,7 +99,7 @@ def duplicate_key(path: Path, place: Place, first: Place) -> Problem:
     """What both readers say of a key that stands twice in one mapping."""
     what = "node id" if len(path) == 2 and path[0] == "nodes" else "key"
     return Problem(
-        f"duplicate {what} `{path[-1]}`",
+        f"duplicate {what} `{str(path[-1])[:100]}`",
         path=path_text(path),
         line=place[0],
         column=place[1],

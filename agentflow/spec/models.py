@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from agentflow.spec.fields import (
     INT32,
@@ -84,7 +84,7 @@ class NodeSpec(Defaults):
     title: Text | None = Field(None, description="Shown instead of the id")
     notes: Text | None = Field(None, description="For people; Markdown")
     group: Text | None = Field(None, description="Name of the box the editor draws around it")
-    needs: list[NodeId] = Field(default_factory=list, description="Direct upstreams")
+    needs: Annotated[list[NodeId], FailFast()] = Field(default_factory=list, description="Direct upstreams")
     config: dict[str, Any] = Field(default_factory=dict, description="What the node type asks for; texts are templates")
     when: Condition | None = Field(None, description="One {{ expression }}; false skips the node")
     for_each: Annotated[Any, Field(description="A list or one {{ expression }}: one node run per item")] = None

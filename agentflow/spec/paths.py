@@ -11,6 +11,7 @@ Path = tuple[str | int, ...]
 #: Line and column, both from 1.
 Place = tuple[int, int]
 
+_SHOWN = 100  # characters of a key in a path's text
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -20,10 +21,10 @@ def path_text(path: Path) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif _PLAIN.fullmatch(part):
+        elif len(part) <= _SHOWN and _PLAIN.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            text += f"[{part[:100]!r}]"
+            text += f"[{part[:_SHOWN]!r}]"
     return text
 
 

@@ -39,7 +39,7 @@ def read_bytes(path: FilePath) -> bytes:
 
 
 def _too_large(name: str, size: int) -> str:
-    return f"{name} has {size / 2**20:.1f} MB; a workflow file has at most {MAX_BYTES // 2**20}"
+    return f"{name} has {size:,} bytes; a workflow file has at most {MAX_BYTES:,} ({MAX_BYTES // 2**20} MB)"
 
 
 def read_document(text: str | bytes, *, file: str) -> tuple[Any, Locator]:

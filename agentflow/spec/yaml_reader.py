@@ -119,7 +119,7 @@ def read_yaml(text: str, *, pure: bool = False) -> tuple[Any, YamlLocator]:
             composer.take(event)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        message = " ".join(str(part) for part in (error.context, error.problem) if part)
+        message = " ".join(str(part)[:200] for part in (error.context, error.problem) if part)
         place = (mark.line + 1, mark.column + 1) if mark else (None, None)
         hint = "indent with spaces, not tabs" if mark and _tab_indented(text, mark.line) else None
         raise Unreadable([Problem(f"not YAML: {message}", line=place[0], column=place[1], hint=hint)]) from None
@@ -210,10 +210,10 @@ class _Composer:
     def _alias(self, event: AliasEvent) -> None:
         name = event.anchor
         if name not in self._anchors:
-            self._stop(event, f"no anchor `&{name}` stands before this alias", "quote texts that begin with *")
+            self._stop(event, f"no anchor `&{name[:60]}` stands before this alias", "quote texts that begin with *")
         target = self._anchors[name]
         if target is None:
-            self._stop(event, f"`*{name}` contains itself")
+            self._stop(event, f"`*{name[:60]}` contains itself")
             return
         value, weight = target
         self._aliased += weight
@@ -276,7 +276,9 @@ class _Composer:
 
     def _refuse_tag(self, event: ScalarEvent | MappingStartEvent | SequenceStartEvent) -> None:
         if event.tag is not None:
-            self._stop(event, f"tags such as {event.tag} are not read", "remove the tag; quote texts that begin with !")
+            self._stop(
+                event, f"tags such as {event.tag[:60]} are not read", "remove the tag; quote texts that begin with !"
+            )
 
     def _stop(self, event: Event, message: str, hint: str | None = None) -> None:
         line, column = _place(event)
