@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -135,6 +134,8 @@ def _plain(message: str) -> str:
 def _did_you_mean(config: type[BaseModel], location: tuple[str | int, ...]) -> str | None:
     if len(location) > 1:  # inside a nested object: its keys are not at hand
         return None
+    import difflib
+
     known = [info.alias or name for name, info in config.model_fields.items()]
     close = difflib.get_close_matches(str(location[0]), known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 
 _TEXTUAL: Final = ("xml", "html", "javascript", "x-www-form-urlencoded", "yaml", "csv", "ndjson", "jsonl")
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_START: Final = b"\x1f"
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -84,7 +84,7 @@ def _unpacked(response: httpx.Response, room: int) -> Iterator[bytes]:
         rest = packed
         while rest:
             if unpacker is None:
-                if whole and not rest.startswith(_GZIP_MAGIC):
+                if whole and not rest.startswith(_GZIP_START):
                     return  # padding after the end
                 unpacker = _unpacker(encoding, rest)
             yield unpacker.decompress(rest, room)

@@ -88,7 +88,9 @@ def redirected(request: httpx.Request, status: int, location: str) -> httpx.Requ
     del headers["Host"]  # follows from the address
     if not _same_server(request.url, url):
         headers = httpx.Headers([(name, value) for name, value in headers.raw if name.decode().lower() in _HARMLESS])
-    if (status in {302, 303} and method != "HEAD") or (status == httpx.codes.MOVED_PERMANENTLY and method == "POST"):
+    if (status in {302, 303} and method not in {"GET", "HEAD"}) or (
+        status == httpx.codes.MOVED_PERMANENTLY and method == "POST"
+    ):
         method, content = "GET", None
         headers.pop("Content-Type", None)
     headers.pop("Content-Length", None)

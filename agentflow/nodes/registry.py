@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -43,6 +42,8 @@ def get(name: str) -> NodeType[Any]:
     """
     values = _sources().get(name)
     if values is None:
+        import difflib
+
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"installed: {', '.join(names())}"
         raise NodeTypeUnknown(f"there is no node type `{name}`", hint=hint)

@@ -1,0 +1,457 @@
+"""The `http` node against a real server on this machine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from agentflow.nodes import http_client, http_guard
+from agentflow.nodes.base import NodeContext, NodeFailed
+from agentflow.nodes.http import HttpConfig, HttpNode
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by path; records what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append((self.command, self.path, dict(self.headers), body, self.client_address[1]))
+        name = self.path.partition("?")[0].strip("/").partition("/")[0]
+        getattr(self, f"answer_{name.replace('-', '_')}")()
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET  # noqa: N815 - http.server looks for these names
+
+    def send(self, body=b"", status=200, **headers):
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header.replace("_", "-"), value)
+        if status >= 200:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def answer_json(self):
+        self.send(b'{"city": "Berlin"}', Content_Type="application/json", X_Test="a")
+
+    def answer_gzip(self):
+        self.send(gzip.compress(b"unpacked"), Content_Type="text/plain", Content_Encoding="gzip")
+
+    def answer_text(self):
+        self.send(b"hello", Content_Type="text/plain")
+
+    def answer_cookie(self):
+        self.send(b"", Set_Cookie="session=1; Path=/")
+
+    def answer_error(self):
+        self.send(b"the   database\nis down " + b"x" * 100_000, status=503)
+
+    def answer_redirect(self):
+        location = self.path.partition("?to=")[2]
+        self.send(b"moved", status=302, Location=location)
+
+    def answer_loop(self):
+        self.send(b"", status=302, Location="/loop")
+
+    def answer_no_location(self):
+        self.send(b"", status=304)
+
+    def answer_bad_json(self):
+        self.send(b"<html>", Content_Type="application/json")
+
+    def answer_endless(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.flood(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+    def answer_drip_body(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.drip()
+
+    def answer_drip_headers(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        self.drip()
+
+    def answer_silence(self):
+        self.server.gate.wait(20)
+        self.close_connection = True
+
+    def answer_short(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"only this")
+        self.close_connection = True
+
+    def answer_garbage(self):
+        self.wfile.write(b"this is not HTTP\r\n\r\n")
+        self.close_connection = True
+
+    def drip(self):
+        """One byte every 20 ms, until the client has gone or the test is over."""
+        self.close_connection = True
+        try:
+            while not self.server.gate.wait(0.02):
+                self.wfile.write(b"x")
+                self.server.dripped += 1
+        except OSError:
+            pass
+
+    def flood(self, piece):
+        self.close_connection = True
+        try:
+            while not self.server.gate.is_set():
+                self.wfile.write(piece)
+        except OSError:
+            pass
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, host="127.0.0.1"):
+        super().__init__((host, 0), Handler)
+        self.asked = []
+        self.dripped = 0
+        self.gate = threading.Event()  # set at the end of the test
+
+    def url(self, path, host="127.0.0.1"):
+        return f"http://{host}:{self.server_port}/{path}"
+
+    def handle_error(self, request, client_address):
+        """A client that went away is no news."""
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.gate.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def fresh_clients():
+    """No connection outlives its test."""
+    http_client._client.cache_clear()
+    made = []
+    original = http_client.Client.__init__
+
+    def remember(self, **kwargs):
+        original(self, **kwargs)
+        made.append(self)
+
+    http_client.Client.__init__ = remember
+    yield
+    http_client.Client.__init__ = original
+    for client in made:
+        client._pool.close()
+    http_client._client.cache_clear()
+
+
+def ask(url, *, private=True, output_max=1 << 20, log=None, **config):
+    context = NodeContext(allow_private_http=private, output_max=output_max, **({"log": log} if log else {}))
+    return HttpNode().run(HttpConfig.model_validate({"url": url, **config}), context)
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Let names lead to addresses; returns the table (name -> list of answers, one list per lookup)."""
+    table = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *args, **kwargs):
+        if host not in table:
+            return real(host, port, *args, **kwargs)
+        answers = table[host]
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return table
+
+
+@pytest.fixture
+def loopback_counts_as_public(monkeypatch):
+    """So that the guard is on and the test server can be reached: only 127.0.0.2 to .255 stay refused."""
+    real = http_guard.why_refused
+    monkeypatch.setattr(http_guard, "why_refused", lambda text: None if text == "127.0.0.1" else real(text))
+
+
+def test_a_json_answer_is_parsed_and_headers_have_small_letters(server):
+    answer = ask(server.url("json"))
+    assert (answer["status"], answer["body"]) == (200, {"city": "Berlin"})
+    assert (answer["headers"]["x-test"], answer["headers"]["content-type"]) == ("a", "application/json")
+    assert set(answer) == {"status", "headers", "body"}
+    json.dumps(answer)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_method_query_headers_and_body_reach_the_server(server, method):
+    ask(server.url("text"), method=method, query={"a": [1, "ü"]}, headers={"X-Key": "k"}, json={"n": 1})
+    command, path, headers, body, _ = server.asked[0]
+    assert (command, path, headers["X-Key"], body) == (method, "/text?a=1&a=%C3%BC", "k", b'{"n":1}')
+    assert headers["Host"] == f"127.0.0.1:{server.server_port}"
+
+
+def test_head_has_no_body_even_of_json(server):
+    assert ask(server.url("json"), method="HEAD")["body"] is None
+
+
+def test_a_packed_answer_is_unpacked(server):
+    assert ask(server.url("gzip"))["body"] == "unpacked"
+
+
+def test_connections_are_kept_for_the_next_attempt(server):
+    ask(server.url("text"))
+    ask(server.url("json"))
+    assert len({port for *_, port in server.asked}) == 1
+
+
+def test_one_client_serves_many_threads(server):
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(server.url("json"))["body"]["city"], range(200)))
+    assert answers == ["Berlin"] * 200
+
+
+def test_cookies_do_not_pass_from_one_attempt_to_the_next(server):
+    ask(server.url("cookie"))
+    ask(server.url("text"))
+    assert "Cookie" not in server.asked[1][2]
+
+
+def test_proxies_of_the_environment_are_ignored(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert ask(server.url("text"))["status"] == 200
+
+
+def test_an_unexpected_status_fails_with_the_beginning_of_the_body(server):
+    with pytest.raises(NodeFailed) as caught:
+        ask(server.url("error?key=secret"))
+    message = str(caught.value)
+    assert caught.value.kind == "HttpStatus"
+    assert f"GET {server.url('error')} answered 503 Service Unavailable, expected 200-399" in message
+    assert "the body begins: the database is down xxx" in message
+    assert "secret" not in message
+    assert len(message) < 1000
+
+
+def test_an_expected_status_is_a_success(server):
+    assert ask(server.url("error"), expect=[200, "500-503"])["status"] == 503
+
+
+def test_what_was_asked_and_answered_is_logged_without_the_query(server):
+    lines = []
+    ask(server.url("redirect?to=/text"), log=lambda text, **_: lines.append(text))
+    assert [line.split(",")[0] for line in lines] == [
+        f"GET {server.url('redirect')}: 302 Found",
+        f"GET {server.url('text')}: 200 OK",
+    ]
+
+
+def test_redirects_are_followed(server):
+    assert ask(server.url("redirect?to=/redirect?to=/text"))["body"] == "hello"
+
+
+def test_a_loop_of_redirects_ends_after_ten(server):
+    with pytest.raises(NodeFailed, match="more than 10 redirects") as caught:
+        ask(server.url("loop"))
+    assert caught.value.kind == "TooManyRedirects"
+    assert len(server.asked) == 11
+
+
+def test_a_redirect_without_a_location_is_an_answer(server):
+    assert ask(server.url("no-location"))["status"] == 304
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_server(server):
+    with Server() as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = server.url(f"redirect?to={other.url('text')}").replace("http://", "http://user:pass@")
+        ask(url, headers={"X-Api-Key": "k", "Accept": "text/plain"})
+        other.shutdown()
+        thread.join()
+    assert {"Authorization", "X-Api-Key"} <= set(server.asked[0][2])
+    assert not {"Authorization", "X-Api-Key"} & set(other.asked[0][2])
+    assert other.asked[0][2]["Accept"] == "text/plain"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0", "[::ffff:127.0.0.1]"]
+)
+def test_this_machine_is_refused_without_the_setting(server, host):
+    with pytest.raises(NodeFailed, match="AGENTFLOW_ALLOW_PRIVATE_HTTP=true") as caught:
+        ask(server.url("text", host), private=False)
+    assert caught.value.kind == "AddressRefused"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://127.0.0.2/x", "http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://10.0.0.1:8080/",
+     "http://0x7f.2/", "//192.168.0.1/x"],
+)  # fmt: skip
+def test_a_redirect_to_the_inside_is_refused(server, loopback_counts_as_public, target):
+    with pytest.raises(NodeFailed, match="which http nodes may not reach"):
+        ask(server.url(f"redirect?to={target}"), private=False)
+    assert len(server.asked) == 1
+
+
+def test_a_redirect_to_a_name_that_leads_inside_is_refused(server, loopback_counts_as_public, names):
+    names["intra.example"] = [["10.1.2.3"]]
+    with pytest.raises(NodeFailed, match=r"intra\.example leads to 10\.1\.2\.3 \(private network\)"):
+        ask(server.url("redirect?to=http://intra.example/"), private=False)
+
+
+def test_a_name_is_looked_up_once_and_the_checked_address_is_used(server, loopback_counts_as_public, names):
+    # Given a name server that answers with a public address first and a private one ever after
+    answers = names["rebind.example"] = [["127.0.0.1"], ["127.0.0.2"]]
+    # Then the connection goes to the first answer, with the name as Host
+    assert ask(server.url("text", "rebind.example"), private=False)["body"] == "hello"
+    assert answers == [["127.0.0.2"]]
+    assert server.asked[0][2]["Host"] == f"rebind.example:{server.server_port}"
+    # and a new connection, which looks again, is refused
+    http_client._client.cache_clear()
+    with pytest.raises(NodeFailed, match=r"leads to 127\.0\.0\.2"):
+        ask(server.url("text", "rebind.example"), private=False)
+
+
+def test_a_connection_opened_with_the_setting_is_not_used_without_it(server):
+    ask(server.url("text"))
+    with pytest.raises(NodeFailed, match="may not reach"):
+        ask(server.url("text"), private=False)
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer(server, names):
+    names["two.example"] = [["127.0.0.3", "127.0.0.1"]]
+    assert ask(server.url("text", "two.example"), timeout="6s")["body"] == "hello"
+
+
+def test_a_refused_connection_is_told(server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(NodeFailed, match=rf"GET http://127\.0\.0\.1:{port}/: Connection refused") as caught:
+        ask(f"http://127.0.0.1:{port}/")
+    assert caught.value.kind == "ConnectError"
+
+
+def test_plain_http_on_an_https_address_is_told(server):
+    with pytest.raises(NodeFailed, match="SSL") as caught:
+        ask(server.url("text").replace("http:", "https:"))
+    assert caught.value.kind == "ConnectError"
+
+
+@pytest.mark.parametrize("path", ["silence", "drip-headers", "drip-body"])
+def test_the_timeout_holds_for_the_whole_exchange(server, path):
+    began = time.monotonic()
+    with pytest.raises(NodeFailed, match="took longer than its timeout of 300ms") as caught:
+        ask(server.url(path), timeout="300ms")
+    assert caught.value.kind == "Timeout"
+    assert 0.3 <= time.monotonic() - began < 5
+    assert path == "silence" or server.dripped > 1
+
+
+def test_the_timeout_covers_a_server_that_does_not_read(server):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        began = time.monotonic()
+        with pytest.raises(NodeFailed, match="took longer than its timeout of 300ms"):
+            ask(f"http://127.0.0.1:{deaf.getsockname()[1]}/", method="POST", body="x" * (32 << 20), timeout="300ms")
+        assert time.monotonic() - began < 5
+
+
+def test_the_timeout_holds_over_all_redirects_together(server):
+    with pytest.raises(NodeFailed, match="took longer than its timeout"):
+        ask(server.url("redirect?to=/redirect?to=/silence"), timeout="300ms")
+
+
+def test_an_endless_body_is_cut_off_at_the_limit(server):
+    with pytest.raises(NodeFailed, match="the body is larger than the 100,000 bytes") as caught:
+        ask(server.url("endless"), output_max=100_000)
+    assert caught.value.kind == "BodyTooLarge"
+
+
+def test_an_endless_body_of_an_error_does_not_hold_the_node(server):
+    with pytest.raises(NodeFailed, match="answered 200 OK, expected 404; the body begins: xxx"):
+        ask(server.url("endless"), expect=[404])
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "kind"),
+    [
+        ("bad-json", "announced as application/json, but it is not JSON", "BodyBroken"),
+        ("short", "peer closed connection without sending complete message body", "RemoteProtocolError"),
+        ("garbage", "illegal status line", "RemoteProtocolError"),
+    ],
+)
+def test_a_broken_answer_is_told(server, path, message, kind):
+    with pytest.raises(NodeFailed, match=message) as caught:
+        ask(server.url(path))
+    assert caught.value.kind == kind
+
+
+def test_an_aborted_exchange_does_not_spoil_the_next(server):
+    for _ in range(3):
+        with pytest.raises(NodeFailed):
+            ask(server.url("endless"), output_max=1000)
+        assert ask(server.url("text"))["body"] == "hello"
+
+
+@pytest.fixture
+def tls_server(server, tmp_path, monkeypatch):
+    """The server behind TLS, with a certificate for `secure.example` that the client trusts."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=secure.example",
+         "-addext", "subjectAltName=DNS:secure.example", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.server_names = []
+    context.sni_callback = lambda _, name, __: server.server_names.append(name)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return server
+
+
+def test_tls_names_the_server_though_the_connection_goes_to_an_address(tls_server, names):
+    names["secure.example"] = [["127.0.0.1"]]
+    url = tls_server.url("json", "secure.example").replace("http:", "https:")
+    assert ask(url)["body"] == {"city": "Berlin"}
+    assert tls_server.server_names == ["secure.example"]
+
+
+def test_a_certificate_for_another_name_is_refused(tls_server, names):
+    names["other.example"] = [["127.0.0.1"]]
+    with pytest.raises(NodeFailed, match=r"certificate is not valid for 'other\.example'") as caught:
+        ask(tls_server.url("json", "other.example").replace("http:", "https:"))
+    assert caught.value.kind == "ConnectError"
+    assert tls_server.asked == []
