@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def run_attempt(
         return AttemptResult(Outcome.FAILED, error=describe(error, mask))
 
 
+@cache
+def _literal_fields(type_name: str) -> frozenset[str]:
+    return registry.literal_fields(type_name)
+
+
 def _config(node_type: NodeType[Any], workload: Workload) -> NodeConfig:
     """The rendered and validated config.
 
@@ -76,7 +82,7 @@ def _config(node_type: NodeType[Any], workload: Workload) -> NodeConfig:
         ConfigInvalid: It does not fit the node type.
     """
     context: Mapping[str, Any] = {**workload.context, "secrets": workload.secrets}
-    rendered = render(workload.config, context, literal=registry.literal_fields(workload.type))
+    rendered = render(workload.config, context, literal=_literal_fields(workload.type))
     try:
         config: NodeConfig = node_type.Config.model_validate(rendered)
     except ValidationError as error:

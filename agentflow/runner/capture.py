@@ -245,7 +245,7 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail the node
             self.handleError(record)
             return
         prefix = "" if record.name == "root" else f"{record.name}: "

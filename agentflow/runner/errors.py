@@ -64,7 +64,7 @@ def _text(error: BaseException) -> str:
     """`str(error)`, whatever its author made of `__str__`; storable as text."""
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 - `__str__` is user code
         text = "<the exception's text cannot be made>"
     return storable(text)
 
@@ -85,7 +85,7 @@ def _traceback(error: BaseException, mask: Masker) -> str | None:
     try:
         rendered = traceback.TracebackException(type(error), error, frames, limit=-_FRAMES_MAX, compact=True)
         text = "".join(rendered.format())
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - rendering calls user code, which may raise anything
         text = f"<the traceback cannot be rendered: {type(broken).__name__}>"
     return clip(mask(storable(text)), TRACEBACK_MAX)
 

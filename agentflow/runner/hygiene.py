@@ -5,25 +5,28 @@ Every check is a few microseconds, because it runs after each attempt.
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import signal
 import sys
 import threading
-from typing import Final
+from typing import Any, Final
 
 ATTEMPTS_MAX: Final = 200  # attempts per process
 GROWTH_MAX: Final = 100 * 2**20  # bytes of resident memory
 
+#: `signal.getsignal` without its conversion to enum members, which takes ten times as long.
+_getsignal: Final = importlib.import_module("_signal").getsignal
 _SIGNALS: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGALRM,
-    signal.SIGCHLD,
-    signal.SIGPIPE,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
+    int(signal.SIGTERM),
+    int(signal.SIGINT),
+    int(signal.SIGHUP),
+    int(signal.SIGALRM),
+    int(signal.SIGCHLD),
+    int(signal.SIGPIPE),
+    int(signal.SIGUSR1),
+    int(signal.SIGUSR2),
 )
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 _PAGE: Final = resource.getpagesize()
@@ -35,10 +38,9 @@ class Footprint:
     def __init__(self) -> None:
         self._threads = threading.active_count()
         self._cwd = os.getcwd()  # noqa: PTH109 - hot path, no Path object needed
-        self._environ = dict(os.environ)
         self._environ_raw = _raw_environ()
         self._umask = _umask()
-        self._handlers = [signal.getsignal(number) for number in _SIGNALS]
+        self._handlers = _handlers()
         self._stdio = _stdio()
         self._memory = resident()
         self._attempts = 0
@@ -65,7 +67,7 @@ class Footprint:
             return "a changed environment"
         if _umask() != self._umask:
             return "a changed umask"
-        if [signal.getsignal(number) for number in _SIGNALS] != self._handlers:
+        if _handlers() != self._handlers:
             return "a changed signal handler"
         if _stdio() != self._stdio:
             return "changed standard streams"
@@ -98,8 +100,13 @@ def resident() -> int:
 
 
 def _raw_environ() -> dict[bytes, bytes]:
-    """The environment without decoding it."""
-    return dict(os.environb.items()) if not hasattr(os.environ, "_data") else dict(os.environ._data)
+    """The environment without decoding it (the private dict is 50 times faster than the public view)."""
+    raw: dict[bytes, bytes] | None = getattr(os.environ, "_data", None)
+    return dict(os.environb if raw is None else raw)
+
+
+def _handlers() -> list[Any]:
+    return [_getsignal(number) for number in _SIGNALS]
 
 
 def _umask() -> int:

@@ -20,7 +20,7 @@ from executors.local.dispatcher import STUCK, Dispatcher
 from executors.local.handle import Handle
 from executors.local.io_loop import IoLoop
 from executors.local.item import Item
-from executors.local.outcomes import StopReason, died, lost
+from executors.local.outcomes import StopReason, died, lost, stopped
 from executors.local.pool import Pool
 from executors.local.prefetch import Prefetch
 from executors.local.reporter import Reporter, chunk_of
@@ -298,8 +298,6 @@ class Engine:
 
     def _verdict(self, handle: Handle, item: Item, report: Exited) -> tuple[Outcome, ErrorInfo]:
         if item.stop is not None:
-            from executors.local.outcomes import stopped
-
             return stopped(item.stop, item.workload.limits.timeout)
         if handle.garbled:
             return Outcome.FAILED, ErrorInfo(type="Protocol", message="the node wrote into the runner's own channel")

@@ -19,7 +19,17 @@ Key = tuple[str, str | None]
 class Item:
     """Mutable; belongs to the I/O thread."""
 
-    __slots__ = ("deadline", "handle", "next_chunk", "next_line", "seq", "started_at", "started_mono", "stop", "workload")
+    __slots__ = (
+        "deadline",
+        "handle",
+        "next_chunk",
+        "next_line",
+        "seq",
+        "started_at",
+        "started_mono",
+        "stop",
+        "workload",
+    )
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload

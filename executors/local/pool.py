@@ -10,7 +10,7 @@ from executors.local.item import Key
 
 
 class Pool:
-    """At most `size` processes; grown on demand."""
+    """At most `size` processes at work, grown on demand, and the spare."""
 
     def __init__(self, size: int, *, fork: Callable[[Handle], None], discard: Callable[[Handle], None]) -> None:
         """`fork` makes the process of a new handle, `discard` lets an idle one end."""
@@ -77,8 +77,8 @@ class Pool:
         self._handles.pop(handle.id, None)
 
     def keep_spare(self) -> None:
-        """Have one process ready for whoever comes next, if there is room."""
-        if self._spare is None and self._active < self._size:
+        """Have one process ready for whoever comes next, or in the place of one that retires."""
+        if self._spare is None:
             self._spare = self._make()
 
     def trim(self, older_than: float) -> None:

@@ -34,6 +34,9 @@ from agentflow.workload import Outcome, Workload
 
 _READ_MAX: Final = 256 * 1024  # bytes per read of the socket
 _NO_SECRETS: Final = Masker()
+_HOLD_MAX: Final = 0.001  # seconds that the reports of instant attempts may wait for each other
+#: Node types that cannot take long: their start is reported together with their end.
+_INSTANT: Final = frozenset({"noop"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,16 @@ class Channel:
         self._lock = threading.Lock()
         self._shield = shield
         self._held = b""
+        self._sent_at = 0.0
 
     def hold(self, frame: bytes) -> None:
-        """Send this with the next frame, or at `flush`: saves a system call per attempt."""
+        """Send this with the next frame, or at `flush`: saves system calls on both sides."""
         self._held += frame
+
+    @property
+    def overdue(self) -> bool:
+        """Whether held frames should not wait for another attempt."""
+        return time.monotonic() - self._sent_at > _HOLD_MAX
 
     def flush(self) -> None:
         """Send what is held."""
@@ -75,6 +84,7 @@ class Channel:
         """Send now; waits while the executor does not read (back-pressure)."""
         with self._shield, self._lock:
             data, self._held = self._held + frame, b""
+            self._sent_at = time.monotonic()
             try:
                 self._sock.sendall(data)
             except OSError:
@@ -117,6 +127,8 @@ class Runner:
             self._channel.hold(frame(retire) + body)
             if retire:
                 break
+            if self._channel.overdue:
+                self._channel.flush()
         self._channel.flush()
 
     def _take_token(self) -> bool:
@@ -156,7 +168,7 @@ class Runner:
             while self._queue and self._queue[-1][0] >= first:
                 self._queue.pop()
 
-    def _run(self, seq: int, workload: Workload) -> tuple["Finish", bytes]:
+    def _run(self, seq: int, workload: Workload) -> tuple[Finish, bytes]:
         """Run one attempt; returns its FINISHED frame but for the flag whether the process retires."""
         mask = Masker(workload.secrets.values()) if workload.secrets else _NO_SECRETS
         self._prepare_path(workload)
@@ -170,7 +182,8 @@ class Runner:
             )
         )
         started = time.time()
-        self._channel.send(wire.frame(wire.STARTED, wire.STARTED_BODY.pack(seq, started, time.monotonic())))
+        report = self._channel.hold if workload.type in _INSTANT else self._channel.send
+        report(wire.frame(wire.STARTED, wire.STARTED_BODY.pack(seq, started, time.monotonic())))
         outcome, output, error = Outcome.FAILED, None, None
         try:
             self._termination.begin()

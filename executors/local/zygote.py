@@ -23,7 +23,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
 from agentflow.errors import AgentFlowError
@@ -74,7 +74,7 @@ class Zygote:
 
     def run(self) -> None:
         """Serve until the executor closes the control socket."""
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, _wake_only)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
@@ -240,6 +240,10 @@ class Zygote:
             self._control.sendall(wire.frame(kind, body))
 
 
+def _wake_only(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGCHLD: its point is the byte that Python writes to the wake-up pipe."""
+
+
 def _ended_child() -> int:
     """A child that ended and is not reaped yet; 0 without one."""
     try:
@@ -296,7 +300,7 @@ def _hide_our_packages() -> None:
     A user's `executors.py` or `scheduler.py` must win over ours, and a checkout must not leak its `tests` or `dags`.
     """
     checkout = Path(__file__).resolve().parents[2]
-    sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != checkout or _is_site(entry)]
+    sys.path[:] = [entry for entry in sys.path if (entry and Path(entry).resolve() != checkout) or _is_site(entry)]
     for name in [name for name in sys.modules if name.partition(".")[0] == "executors"]:
         del sys.modules[name]
     sys.modules["__main__"] = ModuleType("__main__")
