@@ -9,7 +9,7 @@ from agentflow.cli.checks import Check
 from agentflow.cli.output import JsonFlag
 from agentflow.errors import DatabaseNotReady, DatabaseUnreachable, SettingsError
 
-_LOOKS = {"ok": "success", "warning": "retrying", "failed": "failed"}
+_STATES = {"ok": "success", "warning": "upstream_failed", "failed": "failed"}  #: Whose glyph and colour fit.
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def _print_checks(found: list[Check]) -> None:
     encoding = output.stdout().encoding
     width = max(len(check.name) for check in found)
     for check in found:
-        state = _LOOKS[check.status]
+        state = _STATES[check.status]
         mark = (style.glyph(state, encoding=encoding), style.look(state).style)
         output.say(Text.assemble(mark, f" {check.name:<{width}}  ", output.clean(check.detail)))
         if check.hint:

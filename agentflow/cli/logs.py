@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentflow.cli import context, output
+from agentflow.clock import iso
 from agentflow.states import RUN_FINAL
 
 if TYPE_CHECKING:
@@ -68,11 +71,13 @@ def print_line(console: Console, line: Line, *, with_node: bool) -> None:
     console.print(head + text, soft_wrap=True)
 
 
-def _stored(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
+def _stored(session: Session, run_id: str, node: str | None, attempt: int | None, *, after: int = 0) -> Iterator[Line]:
     from agentflow import runs
 
     with session.reading() as connection:
-        yield from runs.read_logs(connection, run_id, node, attempt)
+        for line in runs.read_logs(connection, run_id, node, attempt, after=after):
+            # Runners stamp seconds since the epoch: the cheapest to write for each of a million lines.
+            yield line | {"at": iso(datetime.fromtimestamp(line["at"], UTC))}
 
 
 def _followed(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
@@ -81,11 +86,14 @@ def _followed(session: Session, run_id: str, node: str | None, attempt: int | No
     from agentflow.cli.news import News
 
     told: dict[tuple[Any, ...], int] = {}
+    one_stream = node is not None and attempt is not None
     with News(session.settings.listen_database_url or session.url) as news:
         while True:
             # The state is read first: what is written until the end of a run is then seen by the read below.
             ended = session.do(lambda connection: runs.show_run(connection, run_id))["state"] in RUN_FINAL
-            for line in _stored(session, run_id, node, attempt):
+            began = time.monotonic()
+            after = min(told.values(), default=0) if one_stream and len(told) == 1 else 0
+            for line in _stored(session, run_id, node, attempt, after=after):
                 key = (line["node"], line["map_index"], line["attempt"])
                 if line["seq"] > told.get(key, 0):
                     told[key] = line["seq"]
@@ -93,4 +101,4 @@ def _followed(session: Session, run_id: str, node: str | None, attempt: int | No
             sys.stdout.flush()
             if ended:
                 return
-            news.wait(POLL)
+            news.wait(max(POLL, 5 * (time.monotonic() - began)))  # a long log is read again less often

@@ -24,7 +24,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import settings_store
 
-        items = session.do(settings_store.list_pools)
+        items = session.do(lambda connection: settings_store.list_pools(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -46,7 +46,7 @@ def set_one(
 
         result = session.do(
             lambda connection: settings_store.set_pool(
-                connection, name, slots, description=description, actor=session.actor
+                connection, name, slots, description=description, actor=session.actor, workspace=session.workspace
             )
         )
     output.emit(
@@ -60,12 +60,17 @@ def delete(name: Name, *, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import settings_store
 
-        result = session.do(lambda connection: settings_store.delete_pool(connection, name, actor=session.actor))
+        result = session.do(
+            lambda connection: settings_store.delete_pool(
+                connection, name, actor=session.actor, workspace=session.workspace
+            )
+        )
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 
 _COLUMNS = [
     Column("NAME", lambda row: row["name"], keep=9),
     Column("SLOTS", lambda row: str(row["slots"]), keep=8, right=True),
+    Column("USED", lambda row: str(row["used"]), keep=7, right=True),
     Column("DESCRIPTION", lambda row: row.get("description"), keep=1),
 ]

@@ -26,6 +26,7 @@ def list_all(
     state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 25,
     cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before.")] = None,
+    hidden: Annotated[bool, typer.Option("--all", help="Runs of `agentflow run FILE` too.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """List runs, the newest first."""
@@ -33,7 +34,15 @@ def list_all(
         from agentflow import runs
 
         items, next_cursor = session.do(
-            lambda connection: runs.list_runs(connection, workflow=workflow, state=state, limit=limit, cursor=cursor)
+            lambda connection: runs.list_runs(
+                connection,
+                workflow=workflow,
+                state=state,
+                limit=limit,
+                cursor=cursor,
+                hidden=hidden,
+                workspace=session.workspace,
+            )
         )
 
     def human() -> None:
@@ -99,7 +108,10 @@ def clear(
 
 
 def _cleared(run_id: str, document: dict[str, Any]) -> str:
-    return f"{run_id} runs again" if document["changed"] else f"{run_id}: nothing to clear"
+    if not document["changed"]:
+        return f"{run_id}: nothing to clear"
+    count = len(document["cleared"])
+    return f"{run_id} runs {count} {'node' if count == 1 else 'nodes'} again"
 
 
 @app.command()
@@ -116,7 +128,9 @@ def mark(
 
         result = session.do(lambda connection: runs.mark_node(connection, run_id, node, state, actor=session.actor))
     output.emit(
-        output.action("id", run_id, result), as_json=json, human=lambda: output.say(f"{run_id} {node} marked {state}")
+        output.action("id", run_id, result),
+        as_json=json,
+        human=lambda: output.say(f"{run_id}: {node} {'is marked' if result['changed'] else 'was already'} {state}"),
     )
 
 

@@ -31,7 +31,7 @@ def standalone(
 
     settings = load_settings()
     log.configure(settings)
-    people = contextlib.nullcontext()
+    people: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if json:
         address = f"http://{settings.health_host}:{port}"
         output.print_json({"address": address, "pid": os.getpid(), "home": str(settings.home)})

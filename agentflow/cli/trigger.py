@@ -51,6 +51,7 @@ def trigger(
             logical_date=date,
             note=note,
             actor=session.actor,
+            workspace=session.workspace,
         )
 
     with context.session() as session:

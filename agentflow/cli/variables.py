@@ -26,7 +26,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import settings_store
 
-        items = session.do(settings_store.list_variables)
+        items = session.do(lambda connection: settings_store.list_variables(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -48,7 +48,9 @@ def set_one(
         from agentflow import settings_store
 
         result = session.do(
-            lambda connection: settings_store.set_variable(connection, name, content, actor=session.actor)
+            lambda connection: settings_store.set_variable(
+                connection, name, content, actor=session.actor, workspace=session.workspace
+            )
         )
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} set"))
 
@@ -59,7 +61,11 @@ def delete(name: Name, *, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import settings_store
 
-        result = session.do(lambda connection: settings_store.delete_variable(connection, name, actor=session.actor))
+        result = session.do(
+            lambda connection: settings_store.delete_variable(
+                connection, name, actor=session.actor, workspace=session.workspace
+            )
+        )
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 
