@@ -92,6 +92,7 @@ class _Pipes:
 
 def read_python(path: Path, root: Path, limits: ChildLimits = DEFAULT_LIMITS) -> ChildReport:
     """Import a file in a child and collect its workflows. Takes at most the time limit and its start allowance."""
+    path, root = path.absolute(), root.absolute()  # the child works in another folder
     relative = path.relative_to(root).as_posix()
     try:
         module_name(relative)

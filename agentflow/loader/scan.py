@@ -43,6 +43,9 @@ class FolderReader:
     root: Path
     _known: dict[str, _Facts] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.root = self.root.absolute()  # stays the same folder when the working directory changes
+
     def scan(self) -> FolderScan:
         """Look at the folder. A folder that is missing or unreadable is a scan with a problem."""
         problems: list[ImportProblem] = []

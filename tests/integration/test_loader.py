@@ -210,6 +210,13 @@ def test_functions_are_named_by_their_path_below_the_root(tmp_path):
     assert spec.nodes["clean"].config["function"] == "lib.tools:clean"
 
 
+def test_a_folder_may_be_named_relative_to_the_working_directory(tmp_path, monkeypatch):
+    write(tmp_path, {"dags/good.py": GOOD})
+    monkeypatch.chdir(tmp_path)
+    assert [load_source(source).problems for source in scan_folder(Path("dags"))] == [()]
+    assert load_python(Path("dags/good.py"), root=Path("dags"))
+
+
 def test_workflows_made_in_a_loop_count_and_imported_ones_do_not(tmp_path):
     write(tmp_path, {"good.py": GOOD})
     text = """
