@@ -1,0 +1,34 @@
+"""The benchmark's limits are measured on state changes that really happen."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import psycopg
+import pytest
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("limits")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_sql_limit_finishes_every_node_and_leaves_nothing_behind(limits, empty_database_url, batch):
+    assert limits.sql_node_runs_per_second(empty_database_url, limits.fan(20), batch=batch) > 0
+    assert limits.sql_node_runs_per_second(empty_database_url, limits.chain(5), batch=batch) > 0
+    with psycopg.connect(limits._libpq_url(empty_database_url)) as connection:
+        left = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'limits%'").fetchone()
+    assert left == (0,)
+
+
+def test_graph_with_a_cycle_is_not_measured(limits, empty_database_url):
+    with pytest.raises(RuntimeError, match="never became ready"):
+        limits.sql_node_runs_per_second(empty_database_url, [(0, 1), (1, 2), (2, 1)])
+
+
+def test_pool_limits_are_positive(limits):
+    assert limits.pool_calls_per_second(20, workers=1) > 0
+    assert limits.pool_fibo_seconds(10, calls=2, workers=1) > 0
