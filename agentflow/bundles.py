@@ -60,12 +60,12 @@ def build_bundle(folder: Path) -> Bundle:
     files: list[FolderFile] = []
     total = 0  # bytes
     for file in walk_folder(folder):
-        content = file.path.read_bytes() if file.size <= MAX_BYTES else b""
+        # Beyond the limit only names and sizes are needed, to say which files are the largest.
+        content = file.path.read_bytes() if total + file.size <= MAX_BYTES else b""
         if not looks_like_document(file.relative, content):
             files.append(file)
             total += file.size
-            if total <= MAX_BYTES:  # beyond, only the names are needed
-                contents[file.relative] = (content, file.executable)
+            contents[file.relative] = (content, file.executable)
     check_size(files)
     return Bundle(_hash_contents(contents), _pack(contents))
 

@@ -6,13 +6,16 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from agentflow.errors import BundleTooLarge
 from agentflow.ignore import IGNORE_FILE, IgnoreRules, parse_ignore
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 _SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp", ".tmp", "~")
 _MAX_DEPTH = 32  # folders; deeper trees are mistakes
+MAX_FILES = 50_000  #: More is a home directory or a disk, named by mistake; the walk stops there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,16 @@ def walk_folder(root: Path) -> Iterator[FolderFile]:
     need; each folder is visited once, so loops end.
 
     Raises:
+        BundleTooLarge: It has more than MAX_FILES.
         OSError: The root itself cannot be read.
     """
     walk = _Walk(root, read_rules(root))
-    files = list(_files_below(walk, root, "", 0))
+    files = list(islice(_files_below(walk, root, "", 0), MAX_FILES + 1))
+    if len(files) > MAX_FILES:
+        raise BundleTooLarge(
+            f"{root} has more than {MAX_FILES} files",
+            hint=f"give the workflows a folder of their own, or name the other files in {IGNORE_FILE}",
+        )
     yield from sorted(files, key=lambda file: file.relative)
 
 

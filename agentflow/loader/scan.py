@@ -31,9 +31,14 @@ class FolderScan:
 class _Facts:
     stamp: tuple[int, ...]
     read_at: int  #: Nanoseconds, wall clock, as file times are.
-    sha256: str
+    sha256: str  #: Empty: not opened.
     is_workflow: bool
     is_document: bool
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether an equal stamp means an equal content."""
+        return self.read_at - max(self.stamp[2:]) > _SETTLED
 
 
 @dataclass(slots=True)
@@ -51,17 +56,23 @@ class FolderReader:
         problems: list[ImportProblem] = []
         known: dict[str, _Facts] = {}
         present: list[FolderFile] = []
+        total = 0  # bytes of code and data
         try:
-            for file in walk_folder(self.root):
-                try:
-                    known[file.relative] = self._facts(file)
-                    present.append(file)
-                except FileNotFoundError:  # gone since the listing
-                    continue
-                except OSError as error:
-                    problems.append(ImportProblem(file.relative, f"cannot be read: {error.strerror}"))
+            listed = list(walk_folder(self.root))
         except OSError as error:
             return FolderScan(problems=(ImportProblem(str(self.root), f"cannot be read: {error.strerror}"),))
+        except BundleTooLarge as error:
+            return FolderScan(problems=(ImportProblem(str(self.root), error.message, hint=error.hint),))
+        for file in listed:
+            try:
+                known[file.relative] = facts = self._facts(file, data=total <= MAX_BYTES)
+            except FileNotFoundError:  # gone since the listing
+                continue
+            except OSError as error:
+                problems.append(ImportProblem(file.relative, f"cannot be read: {error.strerror}"))
+                continue
+            present.append(file)
+            total += 0 if facts.is_document else file.size
         self._known = known
         try:
             bundle_hash = self._bundle_hash(present)
@@ -71,13 +82,15 @@ class FolderReader:
         files = tuple(self._source(file, bundle_hash) for file in present if known[file.relative].is_workflow)
         return FolderScan(files, bundle_hash, tuple(problems))
 
-    def _facts(self, file: FolderFile) -> _Facts:
+    def _facts(self, file: FolderFile, *, data: bool) -> _Facts:
+        """What a file is. Without `data`, files that cannot be workflows are not opened: the folder is too large."""
         facts = self._known.get(file.relative)
-        if facts is not None and facts.stamp == file.stamp and facts.read_at - max(file.stamp[2:]) > _SETTLED:
+        if facts is not None and facts.sha256 and facts.stamp == file.stamp and facts.is_settled:
             return facts
         read_at = time.time_ns()
-        if file.size > MAX_BYTES:  # neither a workflow nor code; the size check says so when it matters
-            return _Facts(file.stamp, read_at, "", kind_of(file.relative) in ("yaml", "json"), False)
+        kind = kind_of(file.relative)
+        if file.size > MAX_BYTES or (kind is None and not data):
+            return _Facts(file.stamp, read_at, "", is_workflow=kind in ("yaml", "json"), is_document=False)
         content = file.path.read_bytes()
         return _Facts(
             stamp=file.stamp,

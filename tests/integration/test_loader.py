@@ -348,12 +348,18 @@ def test_the_scan_and_the_bundle_agree_on_the_hash(tmp_path):
 def test_a_folder_that_is_missing_or_too_large_is_a_problem(tmp_path, monkeypatch):
     (problem,) = FolderReader(tmp_path / "none").scan().problems
     assert "No such file" in problem.message
-    write(tmp_path, {"report.yaml": YAML, "big.bin": "0" * 100})
-    monkeypatch.setattr("agentflow.bundles.MAX_BYTES", 50)
-    scan = FolderReader(tmp_path).scan()
-    assert [source.relative for source in scan.files] == ["report.yaml"]
-    assert scan.bundle_hash is None
-    assert "Largest: big.bin" in scan.problems[0].message
+    write(tmp_path, {"report.yaml": YAML, "big.bin": "0" * 100, "data.bin": "0" * 40})
+    reader = FolderReader(tmp_path)
+    with monkeypatch.context() as small:
+        small.setattr("agentflow.bundles.MAX_BYTES", 50)
+        small.setattr("agentflow.loader.scan.MAX_BYTES", 50)
+        scan = reader.scan()
+        assert [source.relative for source in scan.files] == ["report.yaml"]
+        assert scan.bundle_hash is None
+        assert "Largest: big.bin" in scan.problems[0].message
+    assert reader.scan().bundle_hash == build_bundle(tmp_path).hash
+    monkeypatch.setattr("agentflow.folder.MAX_FILES", 2)
+    assert "more than 2 files" in reader.scan().problems[0].message
 
 
 def test_load_workflows_says_what_a_file_lacks(tmp_path):

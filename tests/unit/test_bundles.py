@@ -194,6 +194,16 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(dags, monk
     assert build_bundle(dags).hash
 
 
+def test_a_folder_with_too_many_files_stops_the_walk(dags, monkeypatch):
+    monkeypatch.setattr("agentflow.folder.MAX_FILES", 3)
+    with pytest.raises(BundleTooLarge, match="more than 3 files"):
+        build_bundle(dags)
+    monkeypatch.undo()
+    monkeypatch.setattr(bundles, "MAX_FILES", 2)
+    with pytest.raises(BundleTooLarge, match="4 files"):
+        build_bundle(dags)
+
+
 def test_links_are_followed_and_loops_end(tmp_path):
     outside = write(tmp_path / "outside", {"shared.py": "x = 1\n"})
     root = write(tmp_path / "dags", {"a/one.py": ""})
