@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -80,6 +81,16 @@ def test_targets_lists_every_id_with_its_path_and_ignores_odd_shapes():
 )
 def test_a_wait_is_due_after_its_duration_or_at_its_time_in_utc(config, due):
     assert due_at(WaitConfig.model_validate(config), NOW) == due
+
+
+def test_a_time_without_an_offset_is_in_utc_wherever_the_machine_is(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert due_at(WaitConfig(until="2026-11-22T12:00:00"), NOW) == NOW
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.fixture
