@@ -8,9 +8,9 @@ from sqlalchemy import Connection, text
 
 from agentflow.db.queries.locks import database_now
 from agentflow.spec import TriggerSpec, WorkflowSpec, to_document
-from agentflow.triggers import first_fire_at, trigger_identity
+from agentflow.triggers import first_fire_at, schedule_text, trigger_identity
 
-_EXISTING = text("SELECT id, identity, active, paused FROM trigger WHERE workflow_id = :workflow FOR NO KEY UPDATE")
+_EXISTING = text("SELECT id, identity, active, paused, config FROM trigger WHERE workflow_id = :workflow FOR NO KEY UPDATE")
 _INSERT = text("""
 INSERT INTO trigger (workflow_id, identity, type, config, paused)
 VALUES (:workflow, :identity, :type, CAST(:config AS json), :paused)
@@ -42,7 +42,13 @@ def sync_triggers(connection: Connection, workflow: int, spec: WorkflowSpec) -> 
                 "paused": paused,
             },
         )
-        unchanged = before is not None and before.active and before.paused == paused
+        # A named trigger keeps its identity when its schedule changes; its clock it keeps only without a change.
+        unchanged = (
+            before is not None
+            and before.active
+            and before.paused == paused
+            and schedule_text(before.config) == schedule_text(document)
+        )
         if not unchanged:
             # Fires missed while it was paused or absent are not made up.
             following = None if paused else first_fire_at(str(row_id), document, now)

@@ -169,9 +169,13 @@ class Settlement:
 
     def settle(self, finals: Sequence[FinalNode], forced_skips: Collection[tuple[uuid.UUID, int]] = ()) -> None:
         """Count final node runs in their runs and carry them to their downstreams, which may become final too."""
-        level, forced = list(finals), forced_skips
-        for node in level:
+        for node in finals:
             self._count(node)
+        self.carry_on(finals, forced_skips)
+
+    def carry_on(self, finals: Sequence[FinalNode], forced_skips: Collection[tuple[uuid.UUID, int]] = ()) -> None:
+        """Carry outcomes that are counted in their runs already to the downstreams."""
+        level, forced = list(finals), forced_skips
         for _ in range(MAX_LEVELS):
             if not level:
                 return

@@ -1,0 +1,80 @@
+"""Template contexts of nodes about to run or to be evaluated: only what their templates name."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from agentflow.db.queries import inputs
+from agentflow.templates import References
+from scheduler.versions import LoadedVersion
+
+INPUT_MAX = 64 * 2**20  #: Bytes of upstream outputs that one node may read.
+_RUNS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A node that needs its context."""
+
+    run_id: uuid.UUID
+    version: LoadedVersion
+    references: References
+
+
+class ContextLoader:
+    """Builds contexts in few queries. For one thread."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[uuid.UUID, dict[str, Any]] = OrderedDict()
+
+    def load(self, connection: Connection, asking: Sequence[Asking]) -> list[dict[str, Any] | None]:
+        """A context per asking node, in order; None where its inputs are over INPUT_MAX."""
+        runs = self._run_parts(connection, {ask.run_id for ask in asking})
+        upstreams, too_large = self._upstreams(connection, asking)
+        contexts: list[dict[str, Any] | None] = []
+        for position, ask in enumerate(asking):
+            if position in too_large:
+                contexts.append(None)
+                continue
+            numbers = ask.version.numbers
+            nodes = {
+                node: upstreams.get((position, numbers[node]), {"output": None, "state": "pending"})
+                for node in ask.references.nodes
+                if node in numbers
+            }
+            context = {**runs[ask.run_id], "nodes": nodes, "vars": {}}
+            if "vars" in ask.references.names:
+                context["vars"] = inputs.variables(
+                    connection, ask.version.workspace_id, ask.references.vars, every="vars" in ask.references.dynamic
+                )
+            contexts.append(context)
+        return contexts
+
+    def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+        missing = ids - self._runs.keys()
+        if missing:
+            self._runs.update(inputs.run_contexts(connection, missing))
+        found = {run_id: self._runs[run_id] for run_id in ids}
+        while len(self._runs) > _RUNS_KEPT:
+            self._runs.popitem(last=False)
+        return found
+
+    @staticmethod
+    def _upstreams(
+        connection: Connection, asking: Sequence[Asking]
+    ) -> tuple[dict[tuple[int, int], dict[str, Any]], set[int]]:
+        wanted = [
+            (position, ask.run_id, ask.version.numbers[node])
+            for position, ask in enumerate(asking)
+            for node in ask.references.nodes
+            if node in ask.version.numbers
+        ]
+        if not wanted:
+            return {}, set()
+        return inputs.upstream_values(connection, wanted, cap=INPUT_MAX)

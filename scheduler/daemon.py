@@ -1,0 +1,159 @@
+"""The scheduler process: its services, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import tempfile
+import threading
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from agentflow.db.engine import make_engine, transact
+from agentflow.db.migrate import require_current
+from agentflow.settings import Settings
+from executors import registry
+from executors.base import Executor, ExecutorContext
+from scheduler.duties import Duties
+from scheduler.fires import Fires
+from scheduler.folder import FolderSync
+from scheduler.gates import Gates
+from scheduler.identity import Heartbeat, Identity, leave, register
+from scheduler.inbox import Inbox
+from scheduler.logwriter import LogWriter
+from scheduler.loop import Loop
+from scheduler.notifier import Notifier
+from scheduler.recovery import Recovery
+from scheduler.service import Service
+from scheduler.starter import Starter
+
+log = logging.getLogger(__name__)
+
+GRACE = 3.0  #: Seconds that running attempts get at shutdown; the whole shutdown takes less than 5.
+#: The loop shares the interpreter with the executor's I/O thread: hand over after this long instead of 5 ms.
+SWITCH_INTERVAL = 0.0005  # seconds
+
+
+class Daemon:
+    """A running scheduler. `reserved_only` makes the small one inside `agentflow run FILE`."""
+
+    def __init__(self, settings: Settings, url: str, *, reserved_only: bool = False) -> None:
+        self.settings = settings
+        self.identity = Identity(reserved_only=reserved_only)
+        self.engine: Engine = make_engine(url, application_name="agentflow-scheduler")
+        self._url = url
+        self._logs = LogWriter(url)
+        self.inbox = Inbox(self._logs.put)
+        self._executors: dict[str, Executor] = {}
+        self._work_dir: Path | None = None
+        self._rebirth = threading.Lock()
+        self.gates = Gates(self.engine, self.identity, self.inbox.wake)
+        self.starter = Starter(self.engine, self._runs_started)
+        self.loop = Loop(
+            self.engine,
+            settings,
+            self.identity,
+            self._executors,
+            self.inbox,
+            on_due=self.gates.wake,
+            on_ended=self.starter.wake,
+        )
+        self._heartbeat = Heartbeat(self.engine, self.identity, self._declared_dead)
+        self._services: list[Service] = [self._heartbeat, self.gates, self.loop]
+        if not reserved_only:
+            self._services += self._shared_services()
+
+    def _shared_services(self) -> list[Service]:
+        fires = Fires(self.engine, self.starter.wake)
+        recovery = Recovery(self.engine, self.identity, self.inbox.wake)
+        duties = Duties(self.engine)
+        folder = FolderSync(self.engine, self.settings, self.identity)
+        duties.add("folder", folder.sync, self.settings.sync_interval)
+        self._first_sync = folder
+        listen = self.settings.listen_database_url or self._url
+        notifier = Notifier(listen, [self.inbox.wake, self.starter.wake, self.gates.wake, fires.wake])
+        return [recovery, self.starter, fires, duties, notifier]
+
+    def start(self) -> None:
+        """Start everything; executors first, since their zygotes come before any thread of ours.
+
+        Raises:
+            DatabaseNotReady: The schema is not the one this version needs.
+            ExecutorUnknown: An enabled executor is not installed.
+        """
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with self.engine.connect() as connection:
+            require_current(connection)
+        self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
+        self._start_executors()
+        transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
+        self._logs.start()
+        for service in self._services:
+            service.start()
+        log.info("scheduler_started", extra={"scheduler": str(self.identity.id), "executors": list(self._executors)})
+
+    def _start_executors(self) -> None:
+        assert self._work_dir is not None
+        self.settings.bundles_dir.mkdir(parents=True, exist_ok=True)
+        for name in self.settings.enabled_executors:
+            context = ExecutorContext(
+                parallelism=self.settings.parallelism,
+                bundles_dir=self.settings.bundles_dir,
+                work_dir=self._work_dir / name,
+                lease=self.identity.lease,
+            )
+            executor = registry.load(name, context)
+            executor.start(self.inbox.emit)
+            self._executors[name] = executor
+
+    def sync_folder(self) -> None:
+        """Read the DAG folder now."""
+        self._first_sync.sync()
+
+    def _runs_started(self) -> None:
+        self.inbox.wake()
+        self.gates.wake()
+
+    def _declared_dead(self) -> None:
+        """Others have taken over our attempts: kill them and go on under a new id. In a thread: the heartbeat called."""
+        threading.Thread(target=self._begin_again, name="rebirth", daemon=True).start()
+
+    def _begin_again(self) -> None:
+        if not self._rebirth.acquire(blocking=False):
+            return
+        try:
+            for executor in self._executors.values():
+                executor.stop(0)
+            self.identity.renew()
+            self._start_executors()
+            transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
+            log.warning("scheduler_reborn", extra={"scheduler": str(self.identity.id)})
+            self.inbox.wake()
+        except Exception:
+            log.exception("rebirth_failed")
+        finally:
+            self._rebirth.release()
+
+    def stop(self, grace: float = GRACE) -> None:
+        """Drain and stop: attempts still running after `grace` seconds are recorded as lost and run again later."""
+        self.loop.drain()
+        self._say(state="stopping")
+        for executor in self._executors.values():
+            executor.stop(grace)
+        for service in reversed(self._services):
+            service.stop()
+        self._logs.stop()
+        self._say(state="stopped")
+        self.engine.dispose()
+        if self._work_dir is not None:
+            shutil.rmtree(self._work_dir, ignore_errors=True)
+        log.info("scheduler_stopped", extra={"scheduler": str(self.identity.id)})
+
+    def _say(self, state: str) -> None:
+        try:
+            transact(self.engine, partial(leave, identity=self.identity, state=state))
+        except Exception as error:  # noqa: BLE001 - the database may be gone; recovery will notice us missing
+            log.warning("leave_failed", extra={"error": str(error).splitlines()[0]})

@@ -1,0 +1,64 @@
+"""The daemon's own periodic duties, run by APScheduler in its thread pool: none may delay the loop or a heartbeat."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import Engine
+
+from agentflow.db.partitions import ensure_partitions, rows_in_default
+from agentflow.db.queries.locks import database_now
+from scheduler.consistency import Consistency
+from scheduler.service import report_failure
+
+log = logging.getLogger(__name__)
+
+CONSISTENCY_EVERY = 30.0  # seconds
+PARTITIONS_EVERY = 6 * 3600.0  # seconds
+
+
+class Duties:
+    """Runs each duty at its interval, never twice at once, and keeps going when one fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": ThreadPoolExecutor(2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        # It logs every round at INFO; what matters the duties log themselves.
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self.add("consistency", Consistency(engine).check, CONSISTENCY_EVERY)
+        self.add("partitions", self._partitions, PARTITIONS_EVERY)
+
+    def add(self, name: str, duty: Callable[[], object], seconds: float) -> None:
+        """Run `duty` every so many seconds."""
+
+        def guarded() -> None:
+            try:
+                duty()
+            except Exception as error:  # noqa: BLE001 - a duty that fails is tried again at its next time
+                report_failure(log, name, error)
+
+        self._scheduler.add_job(guarded, "interval", seconds=seconds, id=name)
+
+    def start(self) -> None:
+        """Start the clock; the first round of each duty comes after its interval."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Wait for duties in progress and stop."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+
+    def _partitions(self) -> None:
+        with self._engine.begin() as connection:
+            made = ensure_partitions(connection, database_now(connection))
+            if rows_in_default(connection):
+                log.error("rows_in_default_partition")
+        if made:
+            log.info("partitions_made", extra={"partitions": made})

@@ -1,0 +1,139 @@
+"""Fires triggers: due rows are taken with SKIP LOCKED, so each fire happens once however many schedulers run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from agentflow.db.arrays import ints
+from agentflow.db.engine import transact
+from agentflow.db.notify import notify_ready
+from agentflow.db.queries.locks import database_now
+from agentflow.errors import AgentFlowError
+from agentflow.runs.create import insert_run
+from agentflow.spec import check_params
+from agentflow.states import TriggeredBy
+from agentflow.triggers import FirePlan, TriggerRow, plan_fires
+from scheduler.service import WorkerThread
+
+log = logging.getLogger(__name__)
+
+POLL = 5.0  # seconds
+HELD_AGAIN = 0.5  # seconds
+BATCH = 100  #: Triggers of one transaction.
+QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
+FIRES_MAX = 100  #: Fires of one trigger in one transaction; a long catch-up goes on in the next.
+
+_DUE = text("""
+SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
+  w.workspace_id, w.name, w.published_version_id AS version_id, v.spec -> 'params' AS params,
+  (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id) AS last_logical,
+  (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
+FROM trigger t JOIN workflow w ON w.id = t.workflow_id JOIN workflow_version v ON v.id = w.published_version_id
+WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:unusable AS bigint[])))
+ORDER BY t.next_fire_at LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED
+""")
+_ADVANCE = text("UPDATE trigger SET next_fire_at = :next WHERE id = :id")
+_FIRE = text("""
+INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :date, :run, :outcome)
+ON CONFLICT DO NOTHING
+""")
+_NEXT = text("SELECT min(next_fire_at) FROM trigger WHERE active AND next_fire_at IS NOT NULL")
+
+
+class Fires(WorkerThread):
+    """Turns due triggers into queued runs."""
+
+    name = "fires"
+
+    def __init__(
+        self, engine: Engine, on_created: Callable[[], None], now: Callable[[Connection], datetime] = database_now
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._on_created = on_created
+        self._now = now
+        self._unusable: set[int] = set()  # triggers that this process cannot fire
+
+    def work(self) -> float:
+        """Fire everything that is due; the seconds until the next fire."""
+        while not self.stopping:
+            taken = transact(self._engine, self._fire_due)
+            if not taken:
+                break
+            self._on_created()
+        with self._engine.begin() as connection:
+            following = connection.scalar(_NEXT)
+            if following is None:
+                return POLL
+            wait = (following - self._now(connection)).total_seconds()
+            # A held catch-up stays due, and another scheduler may hold a row: look again soon, without spinning.
+            return min(POLL, wait if wait > 0 else HELD_AGAIN)
+
+    def _fire_due(self, connection: Connection) -> int:
+        now = self._now(connection)
+        rows = connection.execute(_DUE, {"now": now, "limit": BATCH, "unusable": ints(self._unusable)}).all()
+        progressed = 0
+        for row in rows:
+            progressed += self._fire(connection, row, now)
+        if progressed:
+            notify_ready(connection)
+        return progressed
+
+    def _fire(self, connection: Connection, row: Any, now: datetime) -> bool:
+        """Fire one trigger; whether that made progress (a held catch-up does not)."""
+        try:
+            plan = plan_fires(_trigger_row(row), now, limit=FIRES_MAX, room=max(0, QUEUE_MAX - row.queued))
+            params = check_params(row.params or {}, row.config.get("params", {}))
+        except AgentFlowError as error:
+            # Another scheduler, with newer time zone data say, may be able to: it stays due, but not for this one.
+            log.error("trigger_unusable", extra={"workflow": row.name, "trigger": row.id, "error": str(error)})
+            self._unusable.add(row.id)
+            return False
+        for date in plan.fires:
+            self._start(connection, row, date, params, now)
+        if plan.skipped is not None:
+            connection.execute(_FIRE, {"trigger": row.id, "date": plan.skipped, "run": None, "outcome": "skipped"})
+            log.warning("fire_skipped", extra={"workflow": row.name, "logical_date": plan.skipped.isoformat()})
+        connection.execute(_ADVANCE, {"id": row.id, "next": plan.next_fire_at})
+        return _progressed(plan, row.next_fire_at)
+
+    def _start(self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime) -> None:
+        fired = connection.execute(_FIRE, {"trigger": row.id, "date": date, "run": None, "outcome": "run"})
+        if fired.rowcount == 0:
+            return  # it fired before: the clock jumped back, or the trigger was applied again
+        run_id = insert_run(
+            connection,
+            workspace=row.workspace_id,
+            workflow=row.workflow_id,
+            version=row.version_id,
+            params=params,
+            triggered_by=TriggeredBy(row.type),
+            now=now,
+            actor="system",
+            trigger=row.id,
+            logical_date=date,
+        )
+        connection.execute(
+            text("UPDATE fire SET run_id = :run WHERE trigger_id = :trigger AND logical_date = :date"),
+            {"run": run_id, "trigger": row.id, "date": date},
+        )
+
+
+def _trigger_row(row: Any) -> TriggerRow:
+    return TriggerRow(
+        id=str(row.id),
+        config=row.config,
+        next_fire_at=row.next_fire_at,
+        last_logical=row.last_logical,
+        catchup=bool(row.config.get("catchup", False)),
+        paused=row.paused,
+    )
+
+
+def _progressed(plan: FirePlan, before: datetime) -> bool:
+    return bool(plan.fires) or plan.next_fire_at != before

@@ -1,0 +1,90 @@
+"""Evaluates `when`: leases nodes whose rule is satisfied, asks the evaluator, stores what it said."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sqlalchemy import Engine
+
+from agentflow.db.engine import transact
+from agentflow.db.queries.due import DueGate, GateResult, apply_gates, lease_gates
+from agentflow.errors import AgentFlowError
+from agentflow.states import NodeRunState
+from agentflow.templates import find_references, truth
+from agentflow.templates.references import NOTHING
+from scheduler.contexts import Asking, ContextLoader
+from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
+from scheduler.identity import Identity
+from scheduler.service import WorkerThread
+from scheduler.versions import VersionCache
+
+POLL = 5.0  # seconds
+
+
+class Gates(WorkerThread):
+    """Decides nodes with a `when`. A thread of its own: an expression may take its second without holding up others."""
+
+    name = "gates"
+
+    def __init__(self, engine: Engine, identity: Identity, on_decided: Callable[[], None]) -> None:
+        super().__init__()
+        self._engine = engine
+        self._identity = identity
+        self._on_decided = on_decided
+        self._evaluator = Evaluator()
+        self._versions = VersionCache()
+        self._contexts = ContextLoader()
+
+    def stop(self) -> None:
+        """Stop the thread and the evaluator."""
+        super().stop()
+        self._evaluator.stop()
+
+    def work(self) -> float:
+        """Evaluate what is due."""
+        while not self.stopping:
+            gates = transact(
+                self._engine,
+                lambda connection: lease_gates(
+                    connection,
+                    me=self._identity.id,
+                    reserved_only=self._identity.reserved_only,
+                    oldest=uuid.UUID(int=0),
+                ),
+            )
+            if not gates:
+                break
+            results = self._evaluate(gates)
+            transact(self._engine, partial(apply_gates, results=results))
+            self._on_decided()
+        return POLL
+
+    def _evaluate(self, gates: Sequence[DueGate]) -> list[GateResult]:
+        with self._engine.begin() as connection:
+            versions = [self._versions.get(connection, gate.version_id) for gate in gates]
+            conditions = [version.policy(gate.node_no).when for gate, version in zip(gates, versions, strict=True)]
+            references = [find_references(when) if isinstance(when, str) else NOTHING for when in conditions]
+            asking = [
+                Asking(gate.run_id, version, names)
+                for gate, version, names in zip(gates, versions, references, strict=True)
+            ]
+            contexts = self._contexts.load(connection, asking)
+        requests = [
+            EvalRequest(condition, context or {}) for condition, context in zip(conditions, contexts, strict=True)
+        ]
+        answers = self._evaluator.evaluate_many(requests)
+        return [decide_gate(gate, answer) for gate, answer in zip(gates, answers, strict=True) if answer.done]
+
+
+def decide_gate(gate: DueGate, answer: EvalResult) -> GateResult:
+    """True -> ready, false or null -> skipped; an error or any other value -> failed, without retry."""
+    if answer.error is not None:
+        return GateResult(gate, NodeRunState.FAILED, json.dumps(answer.error.as_document()))
+    try:
+        state = NodeRunState.READY if truth(answer.value) else NodeRunState.SKIPPED
+    except AgentFlowError as error:
+        return GateResult(gate, NodeRunState.FAILED, json.dumps({"type": "TemplateError", "message": f"when: {error}"}))
+    return GateResult(gate, state)

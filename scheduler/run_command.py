@@ -1,0 +1,150 @@
+"""`agentflow run FILE`: one file to its end, here and now, without a server (SEMANTICS section 7)."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentflow.cli import context, output, run_output, sources
+from agentflow.cli.files import uses_code
+from agentflow.cli.output import JsonFlag
+from agentflow.states import RunState, TriggeredBy
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from agentflow.bundles import Bundle
+    from agentflow.cli.context import Session
+    from agentflow.spec import WorkflowSpec
+
+INTERRUPTED = 130
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE[::NAME]", help="A workflow file; ::NAME picks one of several.")
+    ],
+    *,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A param; K=@FILE reads JSON. Repeatable.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(metavar="NAME", help="Run every node on this executor.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run a workflow file to its end; exit 1 unless it succeeds. Ctrl-C cancels, twice kills."""
+    from agentflow.spec import check_params, read_cli_params
+
+    settings = context.settings()
+    path, _ = sources.split(target)
+    spec = sources.load_one(target, settings.dags_path)
+    params = check_params(dict(spec.params), read_cli_params(dict(spec.params), param or []))
+    bundle = _bundle(spec, path, settings.dags_path)
+    overrides = {"executor": executor} if executor else {}
+    with context.session() as session:
+        document, interrupted = _run(session, spec, params, bundle, overrides)
+    if interrupted:
+        output.emit(document, as_json=json, human=lambda: run_output.print_failures(document))
+        raise typer.Exit(INTERRUPTED)
+    run_output.finish(document, as_json=json)
+
+
+def _bundle(spec: WorkflowSpec, path: Path, dags: Path) -> Bundle | None:
+    if not uses_code(spec):
+        return None
+    from agentflow.bundles import build_bundle
+    from agentflow.loader import bundle_root
+
+    return build_bundle(bundle_root(path, dags))
+
+
+def _run(
+    session: Session, spec: WorkflowSpec, params: dict[str, Any], bundle: Bundle | None, overrides: dict[str, str]
+) -> tuple[dict[str, Any], bool]:
+    """The run's last document, and whether Ctrl-C ended it."""
+    from agentflow.db.queries.schedulers import release_reservations
+    from scheduler.daemon import Daemon
+
+    settings = session.settings.model_copy(update=overrides)
+    daemon = Daemon(settings, session.url, reserved_only=True)
+    daemon.start()
+    stopper = _Stopper(session)
+    try:
+        run_id = session.do(
+            partial(_create, spec=spec, params=params, bundle=bundle, actor=session.actor, owner=daemon.identity.id)
+        )
+        stopper.watch(str(run_id))
+        daemon.inbox.wake()
+        daemon.gates.wake()
+        document = run_output.follow(session, str(run_id))
+    finally:
+        stopper.restore()
+        daemon.stop()
+        session.do(partial(release_reservations, owners=[daemon.identity.id]))
+    return document, stopper.pressed and document["state"] != RunState.SUCCESS
+
+
+def _create(
+    connection: Connection,
+    spec: WorkflowSpec,
+    params: dict[str, Any],
+    bundle: Bundle | None,
+    actor: str,
+    owner: uuid.UUID,
+) -> uuid.UUID:
+    """Store the file as an ad-hoc version, and start a run of it that is reserved for this process."""
+    from agentflow.catalog import store_adhoc, workspace_id
+    from agentflow.catalog.graph import reserve_groups
+    from agentflow.db.queries.locks import database_now
+    from agentflow.db.queries.starts import start_locked
+    from agentflow.runs import insert_run
+
+    workflow, version = store_adhoc(connection, spec, bundle=bundle, actor=actor)
+    reserve_groups(connection, version, owner)
+    run_id = insert_run(
+        connection,
+        workspace=workspace_id(connection),
+        workflow=workflow,
+        version=version,
+        params=params,
+        triggered_by=TriggeredBy.CLI,
+        now=database_now(connection),
+        actor=actor,
+        reserved_for=owner,
+    )
+    start_locked(connection, [run_id])
+    return run_id
+
+
+class _Stopper:
+    """Ctrl-C: the first one cancels the run and waits, the second leaves at once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._run_id = ""
+        self._before: Any = None
+        self.pressed = False
+
+    def watch(self, run_id: str) -> None:
+        """From now on Ctrl-C is about this run."""
+        self._run_id = run_id
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+
+    def restore(self) -> None:
+        """Give Ctrl-C back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+        output.note("cancelling; Ctrl-C again leaves at once")
+        from agentflow import runs
+
+        self._session.do(partial(runs.cancel_run, run_id=self._run_id, actor=self._session.actor))

@@ -1,0 +1,90 @@
+"""Versions as the scheduler needs them in memory: immutable, so cached for as long as they fit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
+
+MAX_NODES = 200_000  #: Nodes over all cached versions.
+
+_LOAD = text("""
+SELECT w.id AS workflow_id, w.name AS workflow, w.workspace_id, ws.name AS workspace, v.version, v.spec, v.bundle_hash
+FROM workflow_version v JOIN workflow w ON w.id = v.workflow_id JOIN workspace ws ON ws.id = w.workspace_id
+WHERE v.id = :id
+""")
+
+
+@dataclass(slots=True)
+class LoadedVersion:
+    """A stored version; policies of nodes are worked out when first asked for."""
+
+    id: int
+    workspace_id: int
+    workspace: str
+    workflow: str
+    version: int
+    bundle_hash: str | None
+    spec: WorkflowSpec
+    node_ids: list[str]
+    numbers: dict[str, int]
+    _policies: dict[int, NodePolicy] = field(default_factory=dict)
+
+    def policy(self, node_no: int) -> NodePolicy:
+        """Policy of a node by number."""
+        found = self._policies.get(node_no)
+        if found is None:
+            found = self._policies[node_no] = node_policy(self.spec, self.node_ids[node_no])
+        return found
+
+    def type_of(self, node_no: int) -> str:
+        """Node type of a node by number."""
+        return self.spec.nodes[self.node_ids[node_no]].type
+
+    def config(self, node_no: int) -> dict[str, Any]:
+        """Raw config of a node by number."""
+        return self.spec.nodes[self.node_ids[node_no]].config
+
+
+class VersionCache:
+    """Least recently used versions, bounded by their nodes. For one thread."""
+
+    def __init__(self, max_nodes: int = MAX_NODES) -> None:
+        self._max_nodes = max_nodes
+        self._nodes = 0
+        self._versions: OrderedDict[int, LoadedVersion] = OrderedDict()
+
+    def get(self, connection: Connection, version_id: int) -> LoadedVersion:
+        """A version by id, read from the database the first time."""
+        found = self._versions.get(version_id)
+        if found is None:
+            found = self._load(connection, version_id)
+            self._versions[version_id] = found
+            self._nodes += len(found.node_ids)
+            while self._nodes > self._max_nodes and len(self._versions) > 1:
+                _, dropped = self._versions.popitem(last=False)
+                self._nodes -= len(dropped.node_ids)
+        self._versions.move_to_end(version_id)
+        return found
+
+    @staticmethod
+    def _load(connection: Connection, version_id: int) -> LoadedVersion:
+        row = connection.execute(_LOAD, {"id": version_id}).one()
+        # It was checked when it was applied; here only its shape is read, so that an older spec keeps running.
+        spec = WorkflowSpec.model_validate(row.spec)
+        node_ids = list(spec.nodes)
+        return LoadedVersion(
+            id=version_id,
+            workspace_id=row.workspace_id,
+            workspace=row.workspace,
+            workflow=row.workflow,
+            version=row.version,
+            bundle_hash=row.bundle_hash,
+            spec=spec,
+            node_ids=node_ids,
+            numbers={node_id: no for no, node_id in enumerate(node_ids)},
+        )
