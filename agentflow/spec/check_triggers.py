@@ -48,13 +48,14 @@ def trigger_findings(spec: WorkflowSpec, *, skip: frozenset[int], params_known: 
 
 def _key_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
     required, further = KEYS_OF_TYPE[trigger.type]
+    kind = f"an {trigger.type}" if trigger.type[0] in "aeiou" else f"a {trigger.type}"
     written = {key for key in trigger.model_fields_set if getattr(trigger, key) is not None}
     for key in required:
         if key not in written:
-            yield Finding(path, f"`{key}` is missing: a {trigger.type} trigger needs it")
+            yield Finding(path, f"`{key}` is missing: {kind} trigger needs it")
     for key in sorted(written - _COMMON - set(required) - set(further)):
         known = ", ".join((*required, *further))
-        yield Finding((*path, key), f"a {trigger.type} trigger has no `{key}`", f"its keys: {known}", of_key=True)
+        yield Finding((*path, key), f"{kind} trigger has no `{key}`", f"its keys: {known}", of_key=True)
 
 
 def _rule_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
