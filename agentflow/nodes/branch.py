@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from agentflow.nodes.base import LITERAL, NodeConfig, NodeContext, NodeType
@@ -48,18 +45,3 @@ class BranchNode(NodeType[BranchConfig]):
                 return list(case.to)
         context.log(f"no case is true: {', '.join(config.default) or 'nothing goes on'}")
         return list(config.default)
-
-
-def targets(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each node id that a branch's raw config names, with its path inside the config; odd shapes are passed over."""
-    cases = config.get("cases")
-    for number, case in enumerate(cases if isinstance(cases, list) else []):
-        if isinstance(case, Mapping):
-            yield from _ids(case.get("to"), f"cases[{number}].to")
-    yield from _ids(config.get("default"), "default")
-
-
-def _ids(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    for number, node in enumerate(value if isinstance(value, list) else []):
-        if isinstance(node, str):
-            yield f"{path}[{number}]", node

@@ -11,12 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import CodeType, ModuleType
+from typing import Final
+
+CODE_MAX: Final = 256 * 1024  #: Characters of inline code; checking more would hold up whoever validates.
+_SHOWN: Final = 80  # characters of a wrong line
 
 _serial = itertools.count(1)
 
 
+@lru_cache(maxsize=256)
 def static_problem(code: str) -> str | None:
     """Why the code can never run, with its line; None if nothing is wrong. Compiles, never executes."""
+    if len(code) > CODE_MAX:
+        return f"the code has {len(code):,} characters, more than {CODE_MAX:,}; put it into a module of the DAG folder"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they belong to the attempt's log, not to a check
@@ -24,8 +31,10 @@ def static_problem(code: str) -> str | None:
             top = symtable.symtable(code, "<code>", "exec")
     except SyntaxError as error:
         return describe(error)
-    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-        return f"the code cannot be compiled: {error or type(error).__name__}"
+    except ValueError as error:
+        return f"the code cannot be compiled: {error}"
+    except (RecursionError, MemoryError, OverflowError):
+        return "the code cannot be compiled: it is nested too deeply"
     if "import *" in code:  # main may come from there
         return None
     if "main" not in top.get_identifiers() or not _bound(top.lookup("main")):
@@ -36,8 +45,10 @@ def static_problem(code: str) -> str | None:
 def describe(error: SyntaxError) -> str:
     """`line 3: invalid syntax: def main(`."""
     place = f"line {error.lineno}: " if error.lineno else ""
-    source = f": {error.text.strip()}" if error.text and error.text.strip() else ""
-    return f"{place}{error.msg}{source}"
+    source = (error.text or "").strip()
+    if len(source) > _SHOWN:
+        source = f"{source[:_SHOWN]}…"
+    return f"{place}{error.msg}: {source}" if source else f"{place}{error.msg}"
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def get(name: str) -> NodeType[Any]:
     return _load(name, next(iter(values)))
 
 
+@cache
 def literal_fields(name: str) -> frozenset[str]:
     """Top-level config fields of a type whose text is never a template."""
     return config_check.literal_fields(get(name).Config)

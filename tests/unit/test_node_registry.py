@@ -11,6 +11,11 @@ from agentflow.nodes import registry
 from agentflow.nodes.base import LITERAL, NodeConfig, NodeType
 
 
+def forget():
+    for cached in (registry._sources, registry.get, registry.literal_fields):
+        cached.cache_clear()
+
+
 @pytest.fixture
 def installed(monkeypatch):
     """Replace what is installed; call with entry points as (name, value)."""
@@ -18,13 +23,11 @@ def installed(monkeypatch):
     def install(*points):
         found = [EntryPoint(name, value, registry.GROUP) for name, value in points]
         monkeypatch.setattr(registry, "_installed", lambda: found)
-        registry._sources.cache_clear()
-        registry.get.cache_clear()
+        forget()
 
     yield install
     monkeypatch.undo()
-    registry._sources.cache_clear()
-    registry.get.cache_clear()
+    forget()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agentflow.nodes import wait
 from agentflow.nodes.base import NodeContext
-from agentflow.nodes.branch import BranchConfig, BranchNode, targets
+from agentflow.nodes.branch import BranchConfig, BranchNode
 from agentflow.nodes.noop import NoopConfig, NoopNode
 from agentflow.nodes.template import TemplateConfig, TemplateNode
 from agentflow.nodes.wait import WaitConfig, WaitNode, due_at
@@ -55,17 +55,6 @@ def test_branch_without_a_true_case_and_without_a_default_chooses_nothing():
 def test_branch_refuses_a_condition_that_is_not_a_bool(value):
     with pytest.raises(ValidationError):
         BranchConfig.model_validate({"cases": [{"when": value, "to": ["a"]}]})
-
-
-def test_targets_lists_every_id_with_its_path_and_ignores_odd_shapes():
-    config = {"cases": [{"when": True, "to": ["a", "b"]}, "odd", {"to": "c"}, {"to": ["d", 1]}], "default": ["e"]}
-    assert list(targets(config)) == [
-        ("cases[0].to[0]", "a"),
-        ("cases[0].to[1]", "b"),
-        ("cases[3].to[0]", "d"),
-        ("default[0]", "e"),
-    ]
-    assert list(targets({"cases": None, "default": "x"})) == []
 
 
 @pytest.mark.parametrize(
