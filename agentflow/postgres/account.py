@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentflow.errors import SettingsError
+
 #: Owner of the embedded data when AgentFlow runs as root. Node code is never run as this user.
 UNPRIVILEGED = "nobody"
-_NOBODY_IDS = (65534, 65534)  # where the passwd file has no such entry
 RUN_TIMEOUT = 120  # seconds; initdb on a slow disk
 
 
@@ -54,11 +55,18 @@ class Account:
 
 
 def server_account() -> Account:
-    """The account for the server's processes."""
-    if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid(), switch=False)
+    """The account for the server's processes.
+
+    Raises:
+        SettingsError: The system does not know it by name, which Postgres insists on.
+    """
+    own = os.geteuid()
     try:
-        entry = pwd.getpwnam(UNPRIVILEGED)
-    except KeyError:
-        return Account(*_NOBODY_IDS, switch=True)
-    return Account(entry.pw_uid, entry.pw_gid, switch=True)
+        entry = pwd.getpwnam(UNPRIVILEGED) if own == 0 else pwd.getpwuid(own)
+    except KeyError as error:
+        who = f"named {UNPRIVILEGED}" if own == 0 else f"with the id {own}"
+        raise SettingsError(
+            f"The embedded Postgres cannot run: this system has no user {who}",
+            hint="add one to /etc/passwd, or set AGENTFLOW_DATABASE_URL to a server of your own",
+        ) from error
+    return Account(entry.pw_uid, entry.pw_gid, switch=own == 0)

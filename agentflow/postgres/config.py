@@ -41,10 +41,9 @@ DEFAULTS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] ",
 }
 
-#: For tests: a crash of the machine may lose everything.
+#: For tests: a crash of the machine may lose everything, a killed process still loses nothing.
 UNSAFE_FAST: Mapping[str, str] = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "200",
     "autovacuum_naptime": "1min",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import webbrowser
@@ -20,9 +21,9 @@ from agentflow.settings import Settings
 class Banner:
     """A frame and colours on a terminal, plain lines elsewhere. Logs go to stderr, this to stdout."""
 
-    def __init__(self, settings: Settings, address: str, *, open_browser: bool) -> None:
+    def __init__(self, settings: Settings, *, open_browser: bool) -> None:
         self._settings = settings
-        self._address = address
+        self._address = ""
         self._open_browser = open_browser
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -30,8 +31,9 @@ class Banner:
         """The first sign of life: the database may take a second."""
         self._say("Starting AgentFlow ...")
 
-    def serving(self, handle: DatabaseHandle) -> None:
+    def serving(self, address: str, handle: DatabaseHandle) -> None:
         """Where everything is."""
+        self._address = address
         rows = {
             "Address": self._address,
             "Workflows": str(self._settings.dags_path.absolute()),
@@ -75,6 +77,32 @@ class Banner:
         with contextlib.suppress(OSError, SystemExit):
             self._console.print(what, style=style)
             self._console.file.flush()  # a pipe is buffered, and its reader waits for "Ready"
+
+
+class JsonBanner:
+    """For scripts: one JSON document on stdout, once everything is ready."""
+
+    def __init__(self) -> None:
+        self._document: dict[str, object] = {}
+
+    def starting(self) -> None:
+        """Nothing to say yet."""
+
+    def serving(self, address: str, handle: DatabaseHandle) -> None:
+        """Keep where everything is."""
+        self._document = {"url": address, "pid": os.getpid(), "database": handle.place}
+
+    def ready(self, seconds: float) -> None:
+        """Print the document."""
+        with contextlib.suppress(OSError):
+            sys.stdout.write(json.dumps(self._document | {"seconds": round(seconds, 3)}) + "\n")
+            sys.stdout.flush()
+
+    def stopping(self) -> None:
+        """Nothing more to say."""
+
+    def stopped(self) -> None:
+        """Nothing more to say."""
 
 
 def _has_screen() -> bool:

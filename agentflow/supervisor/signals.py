@@ -36,7 +36,8 @@ class StopSignals:
         for end in self._pipe:
             os.set_blocking(end, False)
         for number in STOP:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            # nohup means it; a shell that starts us with & ignores SIGINT for us, but `kill -INT` shall work.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._stop)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
         return self

@@ -19,7 +19,7 @@ from agentflow.locks import FileLock
 from agentflow.postgres import DatabaseHandle, database
 from agentflow.readiness import readiness
 from agentflow.settings import Settings
-from agentflow.supervisor.banner import Banner
+from agentflow.supervisor.banner import Banner, JsonBanner
 from agentflow.supervisor.children import Child
 from agentflow.supervisor.loop import Supervisor
 from agentflow.supervisor.signals import StopRequested, StopSignals
@@ -30,13 +30,16 @@ SCHEDULER = (sys.executable, "-m", "scheduler")
 INTERRUPTED = 130
 
 
-def run_standalone(settings: Settings, *, port: int, open_browser: bool, scheduler: Sequence[str] = SCHEDULER) -> int:
+def run_standalone(
+    settings: Settings, *, port: int, open_browser: bool, as_json: bool = False, scheduler: Sequence[str] = SCHEDULER
+) -> int:
     """Run everything in this terminal until SIGINT or SIGTERM; a second signal kills at once.
 
     Args:
         settings: In force for this process and the children.
         port: Of the health endpoint; 0: any free one.
         open_browser: Whether to show the address in a browser once it is ready.
+        as_json: Print one JSON document once it is ready, and nothing else, on stdout.
         scheduler: The command that is kept running.
 
     Returns:
@@ -48,16 +51,17 @@ def run_standalone(settings: Settings, *, port: int, open_browser: bool, schedul
         DatabaseNotReady: Its version or data does not fit.
         SettingsError: The home or the port cannot be used.
     """
-    return Standalone(settings, scheduler=scheduler, open_browser=open_browser).run(port)
+    banner = JsonBanner() if as_json else Banner(settings, open_browser=open_browser)
+    return Standalone(settings, scheduler, banner).run(port)
 
 
 class Standalone:
     """What `run_standalone` holds together."""
 
-    def __init__(self, settings: Settings, *, scheduler: Sequence[str], open_browser: bool) -> None:
+    def __init__(self, settings: Settings, scheduler: Sequence[str], banner: Banner | JsonBanner) -> None:
         self._settings = settings
         self._home = settings.home.expanduser().resolve()
-        self._open_browser = open_browser
+        self._banner = banner
         self._handle: DatabaseHandle | None = None
         self._scheduler = Child("scheduler", scheduler, self._environment)
         self._started = time.monotonic()
@@ -67,19 +71,18 @@ class Standalone:
         make_home(self._home)
         with StopSignals(self._kill) as signals, contextlib.suppress(StopRequested), self._only_one() as claim:
             health = HealthServer(self._settings.health_host, port, self._checks)
-            banner = Banner(self._settings, health.address, open_browser=self._open_browser)
             try:
                 claim(health.address)
                 health.start()
-                banner.starting()
+                self._banner.starting()
                 ensure_secret_key(self._home)
-                self._serve(signals, banner)
+                self._serve(signals, health.address)
             finally:
                 health.stop()
-            banner.stopped()
+            self._banner.stopped()
         return 0
 
-    def _serve(self, signals: StopSignals, banner: Banner) -> None:
+    def _serve(self, signals: StopSignals, address: str) -> None:
         from agentflow.db import migrate
 
         with contextlib.ExitStack() as stack:
@@ -88,18 +91,18 @@ class Standalone:
                 handle.stop_timeout = STOP_DATABASE
                 migrate.upgrade(handle.url)
                 self._handle = handle
-            banner.serving(handle)
+            self._banner.serving(address, handle)
             supervisor = Supervisor(
                 signals,
                 DatabaseWatch(handle),
                 [self._scheduler],
                 ready=self._is_ready,
-                on_ready=lambda: banner.ready(time.monotonic() - self._started),
+                on_ready=lambda: self._banner.ready(time.monotonic() - self._started),
             )
             try:
                 supervisor.run()
             finally:
-                banner.stopping()
+                self._banner.stopping()
                 supervisor.stop()
 
     @contextlib.contextmanager
