@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import webbrowser
@@ -77,32 +76,6 @@ class Banner:
         with contextlib.suppress(OSError, SystemExit):
             self._console.print(what, style=style)
             self._console.file.flush()  # a pipe is buffered, and its reader waits for "Ready"
-
-
-class JsonBanner:
-    """For scripts: one JSON document on stdout, once everything is ready."""
-
-    def __init__(self) -> None:
-        self._document: dict[str, object] = {}
-
-    def starting(self) -> None:
-        """Nothing to say yet."""
-
-    def serving(self, address: str, handle: DatabaseHandle) -> None:
-        """Keep where everything is."""
-        self._document = {"url": address, "pid": os.getpid(), "database": handle.place}
-
-    def ready(self, seconds: float) -> None:
-        """Print the document."""
-        with contextlib.suppress(OSError):
-            sys.stdout.write(json.dumps(self._document | {"seconds": round(seconds, 3)}) + "\n")
-            sys.stdout.flush()
-
-    def stopping(self) -> None:
-        """Nothing more to say."""
-
-    def stopped(self) -> None:
-        """Nothing more to say."""
 
 
 def _has_screen() -> bool:

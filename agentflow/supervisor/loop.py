@@ -13,7 +13,7 @@ from agentflow.supervisor.watch import DatabaseWatch
 READY_POLL = 0.1  # seconds, until the system is ready for the first time
 IDLE = 60.0  # seconds; deaths and signals wake the loop by themselves
 #: Seconds for children to end after SIGTERM. With Postgres's own end this stays below the 5 s that a stop may take.
-CHILD_GRACE = 3.5
+CHILD_GRACE = 4.0
 
 
 class Supervisor:

@@ -398,7 +398,7 @@ def test_a_normal_user_runs_it_as_himself(open_home: Path) -> None:
             owner = (open_home / "postgres/data").stat().st_uid
             code = 0 if (owner, query(server.url, "SELECT 1")) == (uid, 1) else 2
             server.detach()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a forked child must never return into pytest
             traceback.print_exc()
         finally:
             os._exit(code)
