@@ -65,7 +65,7 @@ class StubExecutor:
     def __init__(self, context: ExecutorContext, *, clock: Clock = utc_now) -> None:
         self._context = context
         self._clock = clock
-        self._emit: Callable[[ExecutorEvent], None] = lambda event: None
+        self._emit: Callable[[ExecutorEvent], None] = _drop
         self._scripts: dict[str, deque[Ending]] = defaultdict(deque)
         self._held: set[str] = set()
         self._started_at: dict[str, datetime] = {}
@@ -166,3 +166,7 @@ class StubExecutor:
         rows = [json.dumps([seq, at, "stdout", "info", text]) + "\n" for seq, text in enumerate(lines, 1)]
         raw = "".join(rows).encode()
         return LogChunk(workload.attempt_id, workload.token, 0, 1, len(rows), zlib.compress(raw, 1), len(raw))
+
+
+def _drop(event: ExecutorEvent) -> None:
+    """Before `start` nobody listens."""

@@ -33,8 +33,9 @@ class LineSplitter:
 
     def feed(self, data: bytes, log: LogBuffer) -> None:
         """Take more bytes."""
-        if log.full and not self._rest:
-            log.drop(len(data))
+        if log.full:
+            log.drop(len(self._rest) + len(data))
+            self._rest = b""
             return
         *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -46,6 +47,7 @@ class LineSplitter:
             log.line(text[: len(text) - keep], self._stream)
             rest = text[len(text) - keep :].encode()
         self._rest = rest
+        log.note_partial(self._stream, rest)
 
     def finish(self, log: LogBuffer) -> None:
         """The stream ends here: its last line had no line end."""
@@ -71,6 +73,8 @@ class Capture:
         self._wake_read, self._wake_write = os.pipe()
         self._asleep = False
         self._forked = False
+        #: The log, once it takes nothing any more: what is printed then is only counted, without any lock.
+        self.flooded: LogBuffer | None = None
         self.stdout: io.TextIOBase = _TextStream(self, "stdout")
         self.stderr: io.TextIOBase = _TextStream(self, "stderr")
         self._handler = _LogHandler(self)
@@ -100,7 +104,7 @@ class Capture:
     def end(self) -> None:
         """Put everything written so far into the log and close it."""
         with self._shield, self._lock:
-            log, self._log = self._log, None
+            log, self._log, self.flooded = self._log, None, None
             if log is None:
                 return
             for stream, fd in self._pipes.items():
@@ -118,7 +122,7 @@ class Capture:
             if log is None:
                 return
             if log.full:
-                log.drop(len(text) + 1)
+                log.drop(len(text) + (not text.endswith("\n")))
                 return
             for line in text.removesuffix("\n").split("\n"):
                 log.line(line.removesuffix("\r"), stream, level)
@@ -134,6 +138,9 @@ class Capture:
         with self._shield, self._lock:
             if self._log is not None:
                 self._splitters[stream].feed(data, self._log)
+                if self._log.full:
+                    self._splitters[stream].feed(b"", self._log)
+                    self.flooded = self._log
                 self._nudge()
 
     def _nudge(self) -> None:
@@ -183,6 +190,7 @@ class Capture:
     def _after_fork(self) -> None:
         """In a forked child: no lock of the parent, no socket of the parent; only file descriptors 1 and 2."""
         self._forked = True
+        self.flooded = None
         self._lock = threading.RLock()
 
 
@@ -200,7 +208,11 @@ class _TextStream(io.TextIOBase):
         self.buffer: Any = _ByteStream(capture, stream)
 
     def write(self, text: str) -> int:
-        self._capture.feed(self._stream, text.encode("utf-8", "replace"))
+        flooded = self._capture.flooded
+        if flooded is not None:
+            flooded.drop(len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+        else:
+            self._capture.feed(self._stream, text.encode("utf-8", "replace"))
         return len(text)
 
     def writable(self) -> bool:

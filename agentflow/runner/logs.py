@@ -21,8 +21,12 @@ AREA_SIZE: Final = 512 * 1024
 
 _STREAMS: Final = frozenset({"stdout", "stderr", "system"})
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
-#: Attempt's number in its process, chunk_no, first_seq, lines, bytes that follow, truncated bytes so far.
-_AREA_HEADER: Final = struct.Struct("<IIIIIQ")
+#: Attempt's number in its process, chunk_no, first_seq, lines, bytes of them, truncated bytes so far, and how many
+#: bytes of an unfinished line of stdout and of stderr are kept.
+_AREA_HEADER: Final = struct.Struct("<IIIIIQII")
+_PARTIAL_MAX: Final = 4096  # bytes kept of an unfinished line
+_PARTIALS: Final = {"stdout": _AREA_HEADER.size, "stderr": _AREA_HEADER.size + _PARTIAL_MAX}
+_LINES: Final = _AREA_HEADER.size + 2 * _PARTIAL_MAX  # where the pending lines begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class LogBuffer:
         self._first_seq = first_seq
         self._lines = 0
         self._size = 0
+        self._partial = {"stdout": 0, "stderr": 0}
         self._since = 0.0
         self._write_header()
 
@@ -99,11 +104,21 @@ class LogBuffer:
         """Count text that is not kept."""
         self._dropped += size
 
+    def note_partial(self, stream: str, rest: bytes) -> None:
+        """Keep the end of an unfinished line where it survives a crash; it is not a line of the log yet."""
+        kept = rest[-_PARTIAL_MAX:]
+        if not kept and not self._partial[stream]:
+            return
+        start = _PARTIALS[stream]
+        self._area[start : start + len(kept)] = kept
+        self._partial[stream] = len(kept)
+        self._write_header()
+
     def flush(self) -> None:
         """Send the pending lines as a chunk."""
         if not self._lines:
             return
-        raw = bytes(self._area[_AREA_HEADER.size : _AREA_HEADER.size + self._size])
+        raw = bytes(self._area[_LINES : _LINES + self._size])
         self._emit(_compress(self._chunk_no, self._first_seq, self._lines, raw, 0))
         self._advance()
 
@@ -113,7 +128,7 @@ class LogBuffer:
             self.flush()
             return
         self._append(self._encoded(f"truncated: {self._dropped} bytes dropped", "system", "warning"))
-        raw = bytes(self._area[_AREA_HEADER.size : _AREA_HEADER.size + self._size])
+        raw = bytes(self._area[_LINES : _LINES + self._size])
         self._emit(_compress(self._chunk_no, self._first_seq, self._lines, raw, self._dropped))
         self._advance()
 
@@ -135,7 +150,7 @@ class LogBuffer:
     def _append(self, encoded: bytes) -> None:
         if self._lines and self._size + len(encoded) > CHUNK_MAX:
             self.flush()
-        start = _AREA_HEADER.size + self._size
+        start = _LINES + self._size
         self._area[start : start + len(encoded)] = encoded
         if not self._lines:
             self._since = time.monotonic()
@@ -152,7 +167,16 @@ class LogBuffer:
 
     def _write_header(self) -> None:
         _AREA_HEADER.pack_into(
-            self._area, 0, self._number, self._chunk_no, self._first_seq, self._lines, self._size, self._dropped
+            self._area,
+            0,
+            self._number,
+            self._chunk_no,
+            self._first_seq,
+            self._lines,
+            self._size,
+            self._dropped,
+            self._partial["stdout"],
+            self._partial["stderr"],
         )
 
 
@@ -163,21 +187,26 @@ class Pending:
     number: int  #: Attempt's number in its process.
     chunk: Chunk | None
     dropped: int  #: Bytes over the cap.
+    partial: dict[str, bytes]  #: Unfinished lines by stream.
 
 
 def read_pending(area: bytes) -> Pending:
     """The content of an area whose owner is gone."""
-    number, chunk_no, first_seq, lines, size, dropped = _AREA_HEADER.unpack_from(area, 0)
-    if not lines or _AREA_HEADER.size + size > len(area):
-        return Pending(number, None, dropped)
-    raw = area[_AREA_HEADER.size : _AREA_HEADER.size + size]
-    return Pending(number, _compress(chunk_no, first_seq, lines, raw, 0), dropped)
+    number, chunk_no, first_seq, lines, size, dropped, out, err = _AREA_HEADER.unpack_from(area, 0)
+    partial = {
+        stream: area[_PARTIALS[stream] : _PARTIALS[stream] + min(length, _PARTIAL_MAX)]
+        for stream, length in (("stdout", out), ("stderr", err))
+    }
+    chunk = None
+    if lines and _LINES + size <= len(area):
+        chunk = _compress(chunk_no, first_seq, lines, area[_LINES : _LINES + size], 0)
+    return Pending(number, chunk, dropped, partial)
 
 
 def used_area(area: mmap) -> bytes:
     """The part of an area that `read_pending` needs."""
     size: int = _AREA_HEADER.unpack_from(area, 0)[4]
-    return area[: min(len(area), _AREA_HEADER.size + size)]
+    return area[: min(len(area), _LINES + size)]
 
 
 def _compress(chunk_no: int, first_seq: int, lines: int, raw: bytes, truncated: int) -> Chunk:

@@ -101,6 +101,8 @@ class Reporter:
         if ours and pending.chunk is not None and pending.chunk.chunk_no >= item.next_chunk:
             self.log_chunk(item, pending.chunk, _nothing)
         dropped = pending.dropped if ours else 0
+        if ours:
+            rest = {stream: pending.partial[stream] + data for stream, data in rest.items()}
         if not dropped and not any(rest.values()):
             return
         log = LogBuffer(

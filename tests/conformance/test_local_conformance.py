@@ -1,0 +1,16 @@
+"""The local executor passes the suite."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("executors.conformance")
+
+from executors.conformance import ExecutorConformance  # noqa: E402 - after the rewrite is registered
+from executors.local import LocalExecutor  # noqa: E402
+
+
+class TestLocalExecutor(ExecutorConformance):
+    @classmethod
+    def make_executor(cls, context):
+        return LocalExecutor(context)
