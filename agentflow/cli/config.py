@@ -22,8 +22,8 @@ _SECRET = re.compile(r"(^|_)(key|secret|password|token)$", re.IGNORECASE)
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command()(config)
-    app.command("import-errors")(import_errors)
+    app.command(rich_help_panel=output.SYSTEM)(config)
+    app.command("import-errors", rich_help_panel=output.SYSTEM)(import_errors)
 
 
 def config(*, json: JsonFlag = False) -> None:

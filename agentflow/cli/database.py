@@ -12,7 +12,7 @@ app = typer.Typer(name="db", help="The database: upgrade and check its schema, p
 
 def register(root: typer.Typer) -> None:
     """Add this group."""
-    root.add_typer(app)
+    root.add_typer(app, rich_help_panel=output.SYSTEM)
 
 
 @app.command()

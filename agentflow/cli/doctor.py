@@ -14,7 +14,7 @@ _STATES = {"ok": "success", "warning": "upstream_failed", "failed": "failed"}  #
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
-    app.command()(doctor)
+    app.command(rich_help_panel=output.SYSTEM)(doctor)
 
 
 def doctor(*, json: JsonFlag = False) -> None:

@@ -21,10 +21,10 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML, JSON
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command()(validate)
-    app.command()(schema)
-    app.command()(apply)
-    app.command()(export)
+    app.command(rich_help_panel=output.FILES)(validate)
+    app.command(rich_help_panel=output.FILES)(schema)
+    app.command(rich_help_panel=output.FILES)(apply)
+    app.command(rich_help_panel=output.FILES)(export)
 
 
 def validate(files: Files, *, json: JsonFlag = False) -> None:

@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
-    app.command()(logs)
+    app.command(rich_help_panel=output.RUNS)(logs)
 
 
 def logs(

@@ -21,7 +21,7 @@ _NOTES = {
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
-    app.command("next")(next_fires)
+    app.command("next", rich_help_panel=output.RUNS)(next_fires)
 
 
 def next_fires(

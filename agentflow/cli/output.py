@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
+#: Panels of `agentflow --help`; what starts something stands before them.
+FILES, RUNS, SYSTEM = "Workflow files", "Workflows and runs", "System"
+
 _CONTROL = re.compile(
     r"\x1b\[[0-9;:]*m|\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\)|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )

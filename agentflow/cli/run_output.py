@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 _ERRORS_SHOWN = 10  #: Failed nodes told one by one after a run; the rest is counted.
 
 
-def follow(session: Session, run_id: str) -> dict[str, Any]:
-    """Show progress until the run has ended; returns its last document."""
+def follow(session: Session, run_id: str, *, goes_on: bool = False) -> dict[str, Any]:
+    """Show progress until the run has ended; returns its last document.
+
+    Args:
+        session: Where the run is stored.
+        run_id: Of the run.
+        goes_on: Whether Ctrl-C ends only the watching, not the run, which is then said.
+    """
     from agentflow import runs
     from agentflow.cli.news import News
     from agentflow.cli.progress import watch
@@ -27,14 +33,16 @@ def follow(session: Session, run_id: str) -> dict[str, Any]:
         try:
             return watch(lambda: session.do(lambda connection: runs.show_run(connection, run_id)), news.wait)
         except KeyboardInterrupt:
-            output.note(f"the run goes on; `agentflow runs cancel {run_id}` stops it")
+            if goes_on:
+                output.note(f"the run goes on; `agentflow runs cancel {run_id}` stops it")
             raise
 
 
 def finish(document: dict[str, Any], *, as_json: bool) -> NoReturn:
     """Print how a run ended and leave: 0 for success, 1 for anything else."""
-    output.emit(document, as_json=as_json, human=lambda: print_failures(document))
-    raise typer.Exit(0 if document["state"] == RunState.SUCCESS else 1)
+    success = document["state"] == RunState.SUCCESS  # failures that later nodes handled are no news then
+    output.emit(document, as_json=as_json, human=lambda: None if success else print_failures(document))
+    raise typer.Exit(0 if success else 1)
 
 
 def print_failures(document: dict[str, Any]) -> None:

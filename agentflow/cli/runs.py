@@ -16,7 +16,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run.")]
 
 def register(root: typer.Typer) -> None:
     """Add this group."""
-    root.add_typer(app)
+    root.add_typer(app, rich_help_panel=output.RUNS)
 
 
 @app.command("list")
@@ -67,7 +67,7 @@ def show(run_id: RunId, *, json: JsonFlag = False) -> None:
 def wait(run_id: RunId, *, json: JsonFlag = False) -> None:
     """Show progress until the run ends; exit 1 for anything but success."""
     with context.session() as session:
-        run_output.finish(run_output.follow(session, run_id), as_json=json)
+        run_output.finish(run_output.follow(session, run_id, goes_on=True), as_json=json)
 
 
 @app.command()

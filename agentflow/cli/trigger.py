@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
-    app.command()(trigger)
+    app.command(rich_help_panel=output.RUNS)(trigger)
 
 
 def trigger(
@@ -61,7 +61,7 @@ def trigger(
         if wait and not json:
             output.say(run["id"])
         if wait and not run.get("paused"):
-            run_output.finish(run_output.follow(session, run["id"]), as_json=json)
+            run_output.finish(run_output.follow(session, run["id"], goes_on=True), as_json=json)
     output.emit(run, as_json=json, human=lambda: None if wait else output.say(run["id"]))
     if wait:
         raise typer.Exit(1)

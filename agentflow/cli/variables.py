@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(help="Name of the variable.")]
 
 def register(root: typer.Typer) -> None:
     """Add this group."""
-    root.add_typer(app)
+    root.add_typer(app, rich_help_panel=output.RUNS)
 
 
 @app.command("list")
