@@ -101,7 +101,9 @@ def _chomping(text: str) -> str:
 
 def _scalar(value: Any, *, in_list: bool = False) -> str:
     if not isinstance(value, str):
-        return json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False)
+        exponent_alone = isinstance(value, float) and "." not in text  # 1e-05: text to readers of YAML 1.1
+        return text.replace("e", ".0e") if exponent_alone else text
     pattern = _PLAIN_IN_LIST if in_list else _PLAIN
     if len(value) < 200 and pattern.fullmatch(value) and value.lower() not in _WORDS_OF_OTHER_TYPES:
         return value
