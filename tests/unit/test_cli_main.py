@@ -216,7 +216,6 @@ def test_the_help_needs_no_heavy_imports():
         "sqlalchemy",
         "alembic",
         "psycopg",
-        "pydantic",
         "ruamel",
         "jinja2",
         "apscheduler",
