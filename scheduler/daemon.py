@@ -74,7 +74,8 @@ class Daemon:
         duties.add("folder", folder.sync, self.settings.sync_interval)
         self._first_sync = folder
         listen = self.settings.listen_database_url or self._url
-        notifier = Notifier(listen, [self.inbox.wake, self.starter.wake, self.gates.wake, fires.wake])
+        woken = [self.inbox.wake, self.starter.wake, self.gates.wake, fires.wake]
+        notifier = Notifier(listen, woken, self.loop.is_own_backend)
         return [recovery, self.starter, fires, duties, notifier]
 
     def start(self) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from agentflow.bundles import extract_bundle
 from agentflow.db.queries.attempts import attempt_id
 from agentflow.db.queries.claims import Claim
+from agentflow.errors import AgentFlowError
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Limits, Outcome, Workload
 from scheduler.contexts import Asking, ContextLoader
@@ -18,6 +19,9 @@ from scheduler.versions import LoadedVersion, VersionCache
 
 log = logging.getLogger(__name__)
 
+TOO_LARGE = (
+    "the outputs that this node reads are over 64 MiB together; pass references (paths, keys) instead of the data"
+)
 _BUNDLE = text("SELECT data FROM bundle WHERE hash = :hash")
 
 
@@ -41,11 +45,14 @@ class Dispatcher:
         failed: list[Finished] = []
         for claim, version, context in zip(claims, versions, self._contexts.load(connection, asking), strict=True):
             if context is None:
-                failed.append(_input_too_large(claim))
+                failed.append(_failed(claim, "InputTooLarge", TOO_LARGE))
                 continue
-            if version.bundle_hash is not None:
-                self._extract(connection, version.bundle_hash)
-            workloads.append(self._workload(claim, version, context))
+            try:
+                if version.bundle_hash is not None:
+                    self._extract(connection, version.bundle_hash)
+                workloads.append(self._workload(claim, version, context))
+            except (AgentFlowError, OSError) as error:
+                failed.append(_failed(claim, type(error).__name__, f"the attempt could not be prepared: {error}"))
         return workloads, failed
 
     def _workload(self, claim: Claim, version: LoadedVersion, context: dict[str, object]) -> Workload:
@@ -91,17 +98,6 @@ class Dispatcher:
         self._extracted.add(bundle_hash)
 
 
-def _input_too_large(claim: Claim) -> Finished:
-    now = datetime.now(UTC)
-    message = (
-        "The outputs that this node reads are over 64 MiB together; pass references (paths, keys) instead of data."
-    )
-    return Finished(
-        attempt_id(claim.key),
-        claim.token,
-        Outcome.FAILED,
-        None,
-        now,
-        None,
-        ErrorInfo(type="InputTooLarge", message=message),
-    )
+def _failed(claim: Claim, kind: str, message: str) -> Finished:
+    error = ErrorInfo(type=kind, message=message)
+    return Finished(attempt_id(claim.key), claim.token, Outcome.FAILED, None, datetime.now(UTC), None, error)

@@ -12,18 +12,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from agentflow.db.engine import is_disconnect
-from agentflow.db.queries import attempts as attempt_queries
+from agentflow.db.engine import is_disconnect, is_retriable
 from agentflow.db.queries import claims, due
+from agentflow.db.queries.attempts import attempt_id, attempts_to_stop, open_attempts
 from agentflow.db.queries.locks import database_now
 from agentflow.ids import fencing_token
 from agentflow.settings import Settings
-from agentflow.workload import ErrorInfo, Finished, Outcome, Started
+from agentflow.workload import ErrorInfo, Finished, Outcome, Started, Workload
 from executors.base import Executor
 from scheduler import choose
 from scheduler.apply import Applied, Loss, apply_events
@@ -37,6 +39,14 @@ log = logging.getLogger(__name__)
 POLL = 5.0  #: Seconds between looks at the database when nothing wakes the loop: the safety net.
 HOLD_STARTS = 0.03  #: Seconds a start waits for its finish before it is worth a write.
 BATCH = 500  #: Events applied in one transaction.
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    executors: dict[str, str] = field(default_factory=dict)  #: Attempt id -> executor.
+    workloads: list[Workload] = field(default_factory=list)
+    failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
+    more: bool = False
 
 
 class Loop:
@@ -62,11 +72,12 @@ class Loop:
         self._on_ended = on_ended
         self._dispatcher = Dispatcher(settings)
         self._connection: Connection | None = None
+        self._backend = 0
         self._starts: dict[str, tuple[float, Started]] = {}
         self._pending: list[Started | Finished] = []
         self._live: dict[str, str] = {}  # attempt id -> executor, of attempts that have not reported their end
         self._oldest = uuid.UUID(int=0)
-        self._next_due: float | None = None  # time.monotonic()
+        self._next_due = 0.0  # time.monotonic() of the next look for retries and evaluations
         self._look = True  # whether the database may hold something that no event told of
         self._suspect = True  # whether open attempts in the database may be unknown here
         self._draining = False
@@ -116,34 +127,68 @@ class Loop:
 
     def _pause(self) -> float:
         now = time.monotonic()
-        waits = [POLL]
-        if self._next_due is not None:
-            waits.append(self._next_due - now)
+        wait = self._next_due - now
         if self._starts:
-            waits.append(min(since for since, _ in self._starts.values()) + HOLD_STARTS - now)
-        wait = max(0.0, min(waits))
-        if wait == POLL:
-            self._look = True
-        return wait
+            wait = min(wait, min(since for since, _ in self._starts.values()) + HOLD_STARTS - now)
+        return max(0.0, wait)
 
     # -- one tick --------------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """Apply, release, claim, dispatch, once."""
         connection = self._connected()
         look, self._look = self._look, False
-        applied = self._apply(connection)
+        self._collect()
         if look:
             self._survey(connection)
-        elif self._next_due is not None and time.monotonic() >= self._next_due:
+        if time.monotonic() >= self._next_due:
             look = True
             self._release(connection)
-        if (look or applied) and not self._draining:
-            while self._claim(connection):
-                pass
+        if not look and not self._pending:
+            return
+        more = True
+        while self._pending or (more and not self._draining):
+            more = self._advance(connection)
+
+    def _advance(self, connection: Connection) -> bool:
+        """Apply a batch and claim what follows in one transaction: a hop costs one flush of the log, not two.
+
+        Returns:
+            Whether there may be more to claim.
+        """
+        batch = self._pending[:BATCH]
+        try:
+            with connection.begin():
+                applied = apply_events(connection, batch) if batch else None
+                claimed = self._claim(connection)
+        except Exception as error:
+            if is_disconnect(error):
+                raise
+            if not is_retriable(error):
+                log.error("batch_failed", extra={"events": len(batch)}, exc_info=error)
+                self._apply_singly(connection, batch)
+                self._settle_batch(batch)
+            return True
+        self._settle_batch(batch)
+        if applied is not None:
+            self._after(applied)
+        self._submit(claimed)
+        return claimed.more
+
+    def _settle_batch(self, batch: list[Started | Finished]) -> None:
+        del self._pending[: len(batch)]
+        for event in batch:
+            if isinstance(event, Finished):
+                self._live.pop(event.attempt_id, None)
+
+    def is_own_backend(self, pid: int) -> bool:
+        """Whether a backend's process id is that of the loop's connection; from any thread."""
+        return pid == self._backend
 
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
+            driver = self._connection.connection.driver_connection
+            self._backend = driver.info.backend_pid if isinstance(driver, psycopg.Connection) else 0
         return self._connection
 
     def _drop_connection(self) -> None:
@@ -156,8 +201,8 @@ class Loop:
             self._connection = None
 
     # -- events ----------------------------------------------------------------------------------------------------
-    def _apply(self, connection: Connection) -> bool:
-        """Apply finishes, and starts that have been held long enough; whether anything ended."""
+    def _collect(self) -> None:
+        """Take what the executors reported; hold starts back until they are old enough."""
         now = time.monotonic()
         for event in self._inbox.take():
             if isinstance(event, Started):
@@ -165,35 +210,23 @@ class Loop:
             else:
                 self._starts.pop(event.attempt_id, None)
                 self._pending.append(event)
-        for key, (since, event) in list(self._starts.items()):
+        for key, (since, start) in list(self._starts.items()):
             if now - since >= HOLD_STARTS or self._stopping.is_set():
-                self._pending.append(event)
+                self._pending.append(start)
                 del self._starts[key]
-        ended = False
-        while self._pending:
-            batch = self._pending[:BATCH]
-            self._apply_batch(connection, batch)
-            del self._pending[: len(batch)]
-            for event in batch:
-                if isinstance(event, Finished):
-                    ended = True
-                    self._live.pop(event.attempt_id, None)
-        return ended
 
-    def _apply_batch(self, connection: Connection, batch: list[Started | Finished]) -> None:
-        try:
-            with connection.begin():
-                applied = apply_events(connection, batch)
-        except Exception as error:
-            if is_disconnect(error):
-                raise
-            if len(batch) > 1:
-                for event in batch:
-                    self._apply_batch(connection, [event])
-                return
-            self._apply_rejected(connection, batch[0], error)
-            return
-        self._after(applied)
+    def _apply_singly(self, connection: Connection, batch: list[Started | Finished]) -> None:
+        """One event that the database refuses must not take the others along."""
+        for event in batch:
+            try:
+                with connection.begin():
+                    applied = apply_events(connection, [event])
+            except Exception as error:
+                if is_disconnect(error):
+                    raise
+                self._apply_rejected(connection, event, error)
+                continue
+            self._after(applied)
 
     def _apply_rejected(self, connection: Connection, event: Started | Finished, error: Exception) -> None:
         """The database refuses this very result: the attempt fails with that, and the rest goes on."""
@@ -220,17 +253,15 @@ class Loop:
             log.warning("late_results_refused", extra={"count": applied.refused})
 
     def _due_in(self, seconds: float) -> None:
-        at = time.monotonic() + max(0.0, seconds)
-        self._next_due = at if self._next_due is None else min(self._next_due, at)
+        self._next_due = min(self._next_due, time.monotonic() + max(0.0, seconds))
 
     # -- the database's side -----------------------------------------------------------------------------------------
     def _survey(self, connection: Connection) -> None:
-        """What nobody told the loop: the bound of open runs, stops requested, due times, attempts without an owner."""
+        """What others may have changed: the bound of open runs, runs to be stopped, attempts without an owner."""
         with connection.begin():
             self._oldest = claims.oldest_open_run(connection)
-            stops = attempt_queries.attempts_to_stop(connection, self._identity.id, self._oldest) if self._live else []
-        self._stop_attempts([attempt_queries.attempt_id(key) for key in stops])
-        self._release(connection)
+            stops = attempts_to_stop(connection, self._identity.id, self._oldest) if self._live else []
+        self._stop_attempts([attempt_id(key) for key in stops])
         if self._suspect:
             self._write_off_unknown(connection)
 
@@ -243,12 +274,13 @@ class Loop:
             self._executors[name].cancel(found)
 
     def _release(self, connection: Connection) -> None:
+        """Make retries ready whose time has come, and find out when the next one is due; at least every POLL seconds."""
         with connection.begin():
             now = database_now(connection)
             due.release_retries(connection, now, self._oldest)
             due.continue_cascades(connection, now, self._oldest)
             following = due.next_due(connection, self._oldest)
-        self._next_due = None
+        self._next_due = time.monotonic() + POLL
         if following is not None:
             # A gate that is being evaluated is due "now" until its lease runs out: never spin on it.
             self._due_in(max((following - now).total_seconds(), 0.05))
@@ -259,11 +291,11 @@ class Loop:
         """After a broken connection: a claim may have been committed without an answer; nobody runs its attempts."""
         known = self._live.keys() | {event.attempt_id for event in self._pending}
         with connection.begin():
-            open_now = attempt_queries.open_attempts(connection, self._identity.id, self._oldest)
+            open_now = open_attempts(connection, self._identity.id, self._oldest)
             losses = [
                 Loss(key, self._identity.id, "the claim was committed but its answer was lost")
                 for key in open_now
-                if attempt_queries.attempt_id(key) not in known
+                if attempt_id(key) not in known
             ]
             if losses:
                 log.warning("attempts_written_off", extra={"count": len(losses)})
@@ -271,56 +303,55 @@ class Loop:
         self._suspect = False
 
     # -- claim and dispatch ------------------------------------------------------------------------------------------
-    def _claim(self, connection: Connection) -> bool:
-        """Claim as much as the executors take; whether there may be more."""
+    def _claim(self, connection: Connection) -> _Claimed:
+        """Claim as much as the executors take, and build its workloads."""
         slots = {name: executor.slots_free for name, executor in self._executors.items()}
-        if not any(slots.values()) or not self._identity.may_claim:
-            return False
+        if self._draining or not any(slots.values()) or not self._identity.may_claim:
+            return _Claimed()
         taken, more = self._take(connection, slots)
         if not taken:
-            return False
-        with connection.begin():
-            workloads, failed = self._dispatcher.build(connection, taken)
-        executor_of = {attempt_queries.attempt_id(claim.key): claim.executor for claim in taken}
-        for name in slots:
-            mine = [workload for workload in workloads if executor_of[workload.attempt_id] == name]
+            return _Claimed()
+        workloads, failed = self._dispatcher.build(connection, taken)
+        return _Claimed({attempt_id(claim.key): claim.executor for claim in taken}, workloads, failed, more)
+
+    def _submit(self, claimed: _Claimed) -> None:
+        """Hand over what was claimed, once that is committed."""
+        for name, executor in self._executors.items():
+            mine = [workload for workload in claimed.workloads if claimed.executors[workload.attempt_id] == name]
             if mine:
                 self._live.update((workload.attempt_id, name) for workload in mine)
-                self._executors[name].submit(mine)
-        for event in failed:
+                executor.submit(mine)
+        for event in claimed.failed:
             self._inbox.emit(event)
-        return more
 
     def _take(self, connection: Connection, slots: dict[str, int]) -> tuple[list[claims.Claim], bool]:
         default = self._settings.executor
-        with connection.begin():
-            groups = claims.ready_groups(
-                connection, me=self._identity.id, reserved_only=self._identity.reserved_only, oldest=self._oldest
+        groups = claims.ready_groups(
+            connection, me=self._identity.id, reserved_only=self._identity.reserved_only, oldest=self._oldest
+        )
+        served = self._settings.served_queues
+        groups = [group for group in groups if group.queue in served and slots.get(group.executor or default)]
+        if not groups:
+            return [], False
+        usage = claims.lock_limits(connection, groups, me=self._identity.id, oldest=self._oldest)
+        if usage is None:
+            self._identity.declared_dead()
+            return [], False
+        most = choose.limits(groups, usage, slots, default)
+        if not most:
+            return [], False
+        candidates = claims.take_candidates(connection, most, oldest=self._oldest)
+        by_id = {group.id: group for group in groups}
+        chosen = choose.choose(candidates, by_id, usage, slots, default)
+        taken = [
+            claims.Claim(
+                (c.run_id, c.node_no, c.map_index, c.attempt + 1),
+                c.version_id,
+                by_id[c.group_id].executor or default,
+                fencing_token(),
             )
-            served = self._settings.served_queues
-            groups = [group for group in groups if group.queue in served and slots.get(group.executor or default)]
-            if not groups:
-                return [], False
-            usage = claims.lock_limits(connection, groups, me=self._identity.id, oldest=self._oldest)
-            if usage is None:
-                self._identity.declared_dead()
-                return [], False
-            most = choose.limits(groups, usage, slots, default)
-            if not most:
-                return [], False
-            candidates = claims.take_candidates(connection, most, oldest=self._oldest)
-            by_id = {group.id: group for group in groups}
-            chosen = choose.choose(candidates, by_id, usage, slots, default)
-            if not chosen:
-                return [], False
-            taken = [
-                claims.Claim(
-                    (c.run_id, c.node_no, c.map_index, c.attempt + 1),
-                    c.version_id,
-                    by_id[c.group_id].executor or default,
-                    fencing_token(),
-                )
-                for c in chosen
-            ]
-            claims.write_claims(connection, taken, me=self._identity.id, now=database_now(connection))
-        return taken, len(candidates) >= sum(most.values())
+            for c in chosen
+        ]
+        if taken:
+            claims.write_claims(connection, taken, me=self._identity.id)
+        return taken, bool(taken) and len(candidates) >= sum(most.values())

@@ -20,9 +20,13 @@ CHECK = 1.0  #: Seconds between looks whether to stop.
 class Notifier:
     """Calls back for each notification, and once after every (re)connect: what was missed meanwhile must be read."""
 
-    def __init__(self, url: str, callbacks: Sequence[Callable[[], None]]) -> None:
+    def __init__(
+        self, url: str, callbacks: Sequence[Callable[[], None]], is_own: Callable[[int], bool] = lambda _pid: False
+    ) -> None:
+        """`is_own` tells by a backend's process id whether a notification is the scheduler's own echo."""
         self._url = libpq_url(url)
         self._callbacks = callbacks
+        self._is_own = is_own
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection | None = None
@@ -57,8 +61,9 @@ class Notifier:
 
     def _listen(self, connection: psycopg.Connection) -> None:
         while not self._stopping.is_set():
-            for _ in connection.notifies(timeout=CHECK, stop_after=1):
-                self._call()
+            for note in connection.notifies(timeout=CHECK, stop_after=1):
+                if not self._is_own(note.pid):
+                    self._call()
 
     def _call(self) -> None:
         for callback in self._callbacks:

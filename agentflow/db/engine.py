@@ -47,6 +47,11 @@ def is_disconnect(error: BaseException) -> bool:
     return False
 
 
+def is_retriable(error: BaseException) -> bool:
+    """Whether a transaction lost against another one (deadlock, serialisation) and may simply be run again."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRIABLE
+
+
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     """Run `work` in one transaction; deadlocks and serialisation failures are retried with a short random pause."""
     for remaining in reversed(range(RETRIES)):
@@ -54,7 +59,7 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
             with engine.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
-            if remaining == 0 or getattr(error.orig, "sqlstate", None) not in _RETRIABLE:
+            if remaining == 0 or not is_retriable(error):
                 raise
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads two rivals, no secret
     raise AssertionError("unreachable")  # pragma: no cover

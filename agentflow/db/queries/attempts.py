@@ -127,9 +127,13 @@ WITH k AS (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:a_states AS text[]), CAST(:n_states AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]),
     CAST(:failures AS int[]), CAST(:losses AS int[]), CAST(:resumes AS timestamptz[]), CAST(:readies AS timestamptz[]),
-    CAST(:errors AS text[]))
+    CAST(:errors AS text[]), CAST(:outputs AS text[]))
     AS t(run_id, node_no, map_index, attempt, a_state, n_state, started_at, finished_at, failures, losses, resume_at,
-         ready_at, error)
+         ready_at, error, output)
+), o AS (
+  INSERT INTO output (run_id, node_no, map_index, value, bytes)
+  SELECT run_id, node_no, map_index, CAST(output AS json), octet_length(output) FROM k WHERE output IS NOT NULL
+  ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
 ), a AS (
   UPDATE attempt SET state = k.a_state, started_at = coalesce(k.started_at, attempt.started_at),
     finished_at = k.finished_at, error = CAST(k.error AS json)
@@ -142,14 +146,6 @@ UPDATE node_run nr SET state = k.n_state, started_at = coalesce(k.started_at, nr
   ready_at = coalesce(k.ready_at, nr.ready_at), error = CAST(k.error AS json)
 FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
   AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
-""")
-
-_WRITE_OUTPUTS = text("""
-INSERT INTO output (run_id, node_no, map_index, value, bytes)
-SELECT run_id, node_no, map_index, CAST(value AS json), octet_length(value)
-FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:outputs AS text[]))
-  AS t(run_id, node_no, map_index, value)
-ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
 """)
 
 
@@ -173,20 +169,10 @@ def write_attempts(connection: Connection, writes: Sequence[AttemptWrite]) -> No
             "resumes": times(w.resume_at for w in writes),
             "readies": times(w.ready_at for w in writes),
             "errors": [w.error for w in writes],
+            "outputs": [w.output for w in writes],
             "all_runs": uuids({w.key[0] for w in writes}),
         },
     )
-    with_output = [w for w in writes if w.output is not None]
-    if with_output:
-        connection.execute(
-            _WRITE_OUTPUTS,
-            {
-                "runs": uuids(w.key[0] for w in with_output),
-                "nos": ints(w.key[1] for w in with_output),
-                "maps": ints(w.key[2] for w in with_output),
-                "outputs": [w.output for w in with_output],
-            },
-        )
 
 
 _OPEN_OF = text("""

@@ -63,8 +63,10 @@ class Usage:
     workflow_running: dict[int, int]
 
 
-_LOCK_ME = text("SELECT id FROM scheduler WHERE id = :me AND state = 'alive' FOR KEY SHARE")
-_LOCK_POOLS = text("SELECT id, slots FROM pool WHERE id = ANY(CAST(:ids AS int[])) ORDER BY id FOR UPDATE")
+_LOCK_POOLS = text("""
+WITH me AS (SELECT id FROM scheduler WHERE id = :me AND state = 'alive' FOR KEY SHARE)
+SELECT pool.id, pool.slots FROM pool, me WHERE pool.id = ANY(CAST(:ids AS int[])) ORDER BY pool.id FOR UPDATE OF pool
+""")
 _LOCK_WORKFLOWS = text("SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
 _USED = text("""
 SELECT dg.pool_id, dg.workflow_id, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes
@@ -76,10 +78,10 @@ GROUP BY dg.pool_id, dg.workflow_id
 
 def lock_limits(connection: Connection, groups: Sequence[Group], *, me: uuid.UUID, oldest: uuid.UUID) -> Usage | None:
     """Lock what limits these groups and count what is used; None when this scheduler was declared dead."""
-    if connection.scalar(_LOCK_ME, {"me": me}) is None:
-        return None
-    pools = connection.execute(_LOCK_POOLS, {"ids": ints(sorted({group.pool_id for group in groups}))})
+    pools = connection.execute(_LOCK_POOLS, {"ids": ints(sorted({group.pool_id for group in groups})), "me": me})
     free = {row.id: row.slots for row in pools}
+    if not free:
+        return None
     limited = sorted({group.workflow_id for group in groups if group.concurrency is not None})
     if limited:
         connection.execute(_LOCK_WORKFLOWS, {"ids": ints(limited)})
@@ -141,16 +143,16 @@ WITH k AS (
     AS t(run_id, node_no, map_index, attempt, executor, token_hash)
 ), a AS (
   INSERT INTO attempt (run_id, node_no, map_index, attempt, state, token_hash, executor, scheduler_id, queued_at)
-  SELECT run_id, node_no, map_index, attempt, 'queued', token_hash, executor, :me, :now FROM k
+  SELECT run_id, node_no, map_index, attempt, 'queued', token_hash, executor, :me, clock_timestamp() FROM k
 )
-UPDATE node_run nr SET state = 'queued', attempt = k.attempt, executor = k.executor, queued_at = :now,
+UPDATE node_run nr SET state = 'queued', attempt = k.attempt, executor = k.executor, queued_at = clock_timestamp(),
   started_at = NULL, error = NULL
 FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
   AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
 """)
 
 
-def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UUID, now: datetime) -> None:
+def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UUID) -> None:
     """Queue these node runs and open their attempts."""
     connection.execute(
         _CLAIM,
@@ -163,7 +165,6 @@ def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UU
             "hashes": blobs(token_hash(c.token) for c in claims),
             "all_runs": uuids({c.key[0] for c in claims}),
             "me": me,
-            "now": now,
         },
     )
 

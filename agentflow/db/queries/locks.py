@@ -49,8 +49,22 @@ _NOW = text("SELECT clock_timestamp()")
 
 def lock_runs(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, LockedRun]:
     """Lock these runs in id order; ids that do not exist are left out."""
-    rows = connection.execute(_LOCK, {"ids": uuids(sorted(set(ids)))}).all()
-    return {row.id: LockedRun(**{**row._mapping, "state": RunState(row.state)}) for row in rows}  # noqa: SLF001 - public name
+    rows = connection.execute(_LOCK, {"ids": uuids(sorted(set(ids)))})
+    return {
+        r.id: LockedRun(
+            id=r.id,
+            workspace_id=r.workspace_id,
+            workflow_id=r.workflow_id,
+            version_id=r.version_id,
+            state=RunState(r.state),
+            event_seq=r.event_seq,
+            open_nodes=r.open_nodes,
+            failed_leaves=r.failed_leaves,
+            cancel_requested=r.cancel_requested,
+            timed_out=r.timed_out,
+        )
+        for r in rows
+    }
 
 
 def database_now(connection: Connection) -> datetime:

@@ -118,18 +118,17 @@ FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[])) AS t(run_id, node_no)
 WHERE nr.run_id = t.run_id AND nr.node_no = t.node_no AND nr.map_index = {NOT_MAPPED}
 """)
 
-_WRITE_RUNS = text("""
-UPDATE run SET state = t.state, event_seq = t.event_seq, open_nodes = t.open_nodes, failed_leaves = t.failed_leaves,
-  finished_at = CASE WHEN t.ended THEN :now ELSE run.finished_at END
-FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:seqs AS bigint[]), CAST(:opens AS int[]),
-  CAST(:leaves AS int[]), CAST(:ended AS boolean[])) AS t(id, state, event_seq, open_nodes, failed_leaves, ended)
-WHERE run.id = t.id AND run.id = ANY(CAST(:ids AS uuid[]))
-""")
-
-_WRITE_EVENTS = text(f"""
-WITH e AS (
+#: Counters, history and notifications of a transaction in one statement.
+_WRITE = text(f"""
+WITH r AS (
+  UPDATE run SET state = t.state, event_seq = t.event_seq, open_nodes = t.open_nodes, failed_leaves = t.failed_leaves,
+    finished_at = CASE WHEN t.ended THEN CAST(:now AS timestamptz) ELSE run.finished_at END
+  FROM unnest(CAST(:ids AS uuid[]), CAST(:run_states AS text[]), CAST(:run_seqs AS bigint[]), CAST(:opens AS int[]),
+    CAST(:leaves AS int[]), CAST(:ended AS boolean[])) AS t(id, state, event_seq, open_nodes, failed_leaves, ended)
+  WHERE run.id = t.id AND run.id = ANY(CAST(:ids AS uuid[]))
+), e AS (
   INSERT INTO run_event (run_id, seq, at, kind, node_no, map_index, attempt, state, detail)
-  SELECT run_id, seq, :now, kind, node_no, map_index, attempt, state, CAST(detail AS json)
+  SELECT run_id, seq, CAST(:now AS timestamptz), kind, node_no, map_index, attempt, state, CAST(detail AS json)
   FROM unnest(CAST(:runs AS uuid[]), CAST(:seqs AS bigint[]), CAST(:kinds AS text[]), CAST(:nos AS int[]),
     CAST(:maps AS int[]), CAST(:attempts AS int[]), CAST(:states AS text[]), CAST(:details AS text[]))
     AS t(run_id, seq, kind, node_no, map_index, attempt, state, detail)
@@ -234,19 +233,40 @@ class Settlement:
         touched = [self.runs[run_id] for run_id in sorted({event.run_id for event in self._events})]
         if not touched:
             return
+        wake = wake or self.made_ready > 0 or self.made_due > 0 or bool(self.ended)
         self._connection.execute(
-            _WRITE_RUNS,
-            {
-                "ids": uuids(run.id for run in touched),
-                "states": words(run.state for run in touched),
-                "seqs": ints(run.event_seq for run in touched),
-                "opens": ints(run.open_nodes for run in touched),
-                "leaves": ints(run.failed_leaves for run in touched),
-                "ended": words(str(run.id in self.ended).lower() for run in touched),
+            _WRITE,
+            self._run_columns(touched)
+            | self._event_columns(seqs)
+            | {
+                "payloads": _payloads(touched),
+                "wake": wake,
                 "now": self.now,
             },
         )
-        self._write_events(seqs, touched, wake=wake or self.made_ready > 0 or self.made_due > 0 or bool(self.ended))
+
+    def _run_columns(self, touched: list[LockedRun]) -> dict[str, object]:
+        return {
+            "ids": uuids(run.id for run in touched),
+            "run_states": words(run.state for run in touched),
+            "run_seqs": ints(run.event_seq for run in touched),
+            "opens": ints(run.open_nodes for run in touched),
+            "leaves": ints(run.failed_leaves for run in touched),
+            "ended": words(str(run.id in self.ended).lower() for run in touched),
+        }
+
+    def _event_columns(self, seqs: list[int]) -> dict[str, object]:
+        events = self._events
+        return {
+            "runs": uuids(event.run_id for event in events),
+            "seqs": ints(seqs),
+            "kinds": words(event.kind for event in events),
+            "nos": ints(event.node_no for event in events),
+            "maps": ints(event.map_index for event in events),
+            "attempts": ints(event.attempt for event in events),
+            "states": words(event.state or "NULL" for event in events),
+            "details": [json.dumps(event.detail) if event.detail else None for event in events],
+        }
 
     def end(self, run: LockedRun) -> None:
         """Note that a run has reached the final state it is in now."""
@@ -259,24 +279,9 @@ class Settlement:
             run.state = state
             self.end(run)
 
-    def _write_events(self, seqs: list[int], touched: list[LockedRun], *, wake: bool) -> None:
-        events = self._events
-        by_workspace: dict[int, dict[uuid.UUID, int]] = {}
-        for run in touched:
-            by_workspace.setdefault(run.workspace_id, {})[run.id] = run.event_seq
-        self._connection.execute(
-            _WRITE_EVENTS,
-            {
-                "runs": uuids(event.run_id for event in events),
-                "seqs": ints(seqs),
-                "kinds": words(event.kind for event in events),
-                "nos": ints(event.node_no for event in events),
-                "maps": ints(event.map_index for event in events),
-                "attempts": ints(event.attempt for event in events),
-                "states": words(event.state or "NULL" for event in events),
-                "details": [json.dumps(event.detail) if event.detail else None for event in events],
-                "payloads": [live_payload(workspace, last) for workspace, last in by_workspace.items()],
-                "wake": wake,
-                "now": self.now,
-            },
-        )
+
+def _payloads(touched: list[LockedRun]) -> list[str]:
+    by_workspace: dict[int, dict[uuid.UUID, int]] = {}
+    for run in touched:
+        by_workspace.setdefault(run.workspace_id, {})[run.id] = run.event_seq
+    return [live_payload(workspace, last) for workspace, last in by_workspace.items()]
