@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 CACHED = 1.0  # seconds that an answer of /readyz is kept: probes must not become a load
 CLIENT_TIMEOUT = 5.0  # seconds
+POLL = 0.2  # seconds between looks whether to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class HealthServer:
             raise SettingsError(
                 f"Port {port} on {host} cannot be used: {error.strerror}", hint="choose another one with --port"
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[POLL], name="health", daemon=True)
 
     @property
     def address(self) -> str:
