@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 #: Panels of `agentflow --help`; what starts something stands before them.
 FILES, RUNS, SYSTEM = "Workflow files", "Workflows and runs", "System"
 
+_live: list[Console] = []  #: Consoles that a live display holds at the moment.
 _CONTROL = re.compile(
     r"\x1b\[[0-9;:]*m|\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\)|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
@@ -41,7 +43,17 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """The console for errors, notes and progress."""
-    return _console(stderr=True)
+    return _live[-1] if _live else _console(stderr=True)
+
+
+@contextmanager
+def live_on(console: Console) -> Iterator[None]:
+    """While a live display is drawn on this console, everything for stderr goes through it, to stand above the display."""
+    _live.append(console)
+    try:
+        yield
+    finally:
+        _live.remove(console)
 
 
 def _console(*, stderr: bool) -> Console:

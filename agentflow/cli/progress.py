@@ -6,6 +6,7 @@ engine: a document that takes long to read is read less often.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -37,6 +38,7 @@ class RunView:
         self._clock = clock
         self._document: dict[str, Any] | None = None
         self._live: Live | None = None
+        self._stack = contextlib.ExitStack()
         self._told: dict[str, tuple[str, int]] = {}
         self._run_state: str | None = None
 
@@ -52,13 +54,13 @@ class RunView:
                 get_renderable=self._frame,
                 vertical_overflow="crop",
             )
-            self._live.start()
+            self._stack.enter_context(self._live)
+            self._stack.enter_context(output.live_on(self._console))
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._live is not None:
-            self._live.stop()  # draws the last frame and leaves it
-            self._live = None
+        self._stack.close()  # draws the last frame and leaves it
+        self._live = None
 
     def update(self, document: dict[str, Any]) -> None:
         """Show this state of the run."""

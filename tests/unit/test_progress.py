@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from agentflow.cli import progress, progress_rows, style
+from agentflow.cli import output, progress, progress_rows, style
 from agentflow.clock import iso
 from agentflow.states import AttemptState, NodeRunState, RunState
 
@@ -218,6 +218,15 @@ def test_the_terminal_is_whole_again_when_reading_fails():
     with pytest.raises(RuntimeError, match="database gone"):
         progress.watch(fail, lambda _: None, view=progress.RunView(console), sleep=lambda _: None)
     assert written(console).rstrip().endswith("\x1b[?25h")  # the cursor is visible
+
+
+def test_a_note_stands_above_the_live_view():
+    console = terminal()
+    with progress.RunView(console) as view:
+        view.update(run_document([node_run("a", "running", begun=0)]))
+        output.note("cancelling")
+        assert "cancelling" in written(console)
+    assert output.stderr() is not console
 
 
 @pytest.mark.parametrize(
