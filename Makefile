@@ -29,7 +29,7 @@ format: $(READY) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Measure; table on the terminal, JSON in bench-results/
-	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
+	@$(BIN)/python tests/benchmarks $(BENCH_FLAGS)
 
 migrate: $(READY) ## Bring the database of the settings to the newest schema
 	@$(BIN)/agentflow db upgrade
