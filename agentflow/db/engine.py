@@ -30,7 +30,8 @@ def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentf
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": application_name,
-            "options": "-c timezone=UTC",
+            "options": "-c timezone=UTC -c plan_cache_mode=force_generic_plan -c jit=off",
+            "prepare_threshold": 2,
             "keepalives_idle": 30,
         },
     )

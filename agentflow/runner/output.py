@@ -139,7 +139,7 @@ def _not_json(value: Any) -> str:
         return f'is a {name} object; return its `.model_dump(mode="json")`'
     if hasattr(value, "isoformat"):
         return f"is a {name}; return its `.isoformat()`"
-    return f"is a {name}, not JSON; return null, booleans, numbers, strings, lists and dicts with string keys"
+    return f"is of type {name}, not JSON; return null, booleans, numbers, strings, lists and dicts with string keys"
 
 
 def _short(value: object) -> str:

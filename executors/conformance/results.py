@@ -52,7 +52,7 @@ class Results(WithHarness):
             ("return {1: 2}", "key 1"),
             ("return [{3}]", "output[0]"),
             ("return 'a\\0b'", "u0000"),
-            ("return object()", "output is a object"),
+            ("return object()", "output is of type object"),
             ("x = []; x.append(x); return x", "nested deeper"),
         ],
     )

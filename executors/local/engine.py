@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Final
 from agentflow.runner import wire
 from agentflow.workload import ErrorInfo, ExecutorEvent, Outcome, Workload
 from executors.base import ExecutorContext
+from executors.local.deadlines import Deadlines
 from executors.local.dispatcher import STUCK, Dispatcher
 from executors.local.handle import Handle
 from executors.local.io_loop import IoLoop
@@ -46,6 +48,8 @@ class Engine:
         self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)
         self._dispatcher = Dispatcher(self._pool, self._prefetch, size=context.parallelism, lease=context.lease)
         self._link: ZygoteLink | None = None
+        self._deadlines = Deadlines()
+        self._deadline_planned: float | None = None
         self._restarts = 0
         self._stopping = False
         self._release_planned = False
@@ -139,7 +143,7 @@ class Engine:
             frames = handle.read()
             for kind, body in frames or ():
                 self._on_message(handle, kind, body)
-        except (wire.WireError, ValueError, IndexError, KeyError):
+        except (wire.WireError, struct.error, ValueError, IndexError, KeyError):
             handle.garbled = True
             return False
         return frames is not None
@@ -166,7 +170,8 @@ class Engine:
         self._reporter.started(item, body)
         limits = item.workload.limits
         if limits.timeout is not None:
-            self.loop.call_at(item.started_mono + limits.timeout, self._on_timeout, item)
+            self._deadlines.add(item.started_mono + limits.timeout, item.workload.attempt_id, self._reporter.items)
+            self._plan_deadline()
         if limits.memory is not None and self._link is not None:
             handle.watched = True
             self._link.watch(handle, limits.memory)
@@ -198,9 +203,21 @@ class Engine:
 
     # Stop
 
-    def _on_timeout(self, item: Item) -> None:
-        if self._reporter.items.get(item.workload.attempt_id) is item and item.handle is not None:
-            self._stop_item(item, StopReason.TIMEOUT, self._context.grace)
+    def _plan_deadline(self) -> None:
+        first = self._deadlines.first
+        if first is not None and (self._deadline_planned is None or first < self._deadline_planned):
+            self._deadline_planned = first
+            self.loop.call_at(first, self._check_deadlines, first)
+
+    def _check_deadlines(self, planned: float) -> None:
+        if planned != self._deadline_planned:
+            return  # an earlier one was planned after this
+        self._deadline_planned = None
+        for attempt_id in self._deadlines.pop_due(time.monotonic()):
+            item = self._reporter.items.get(attempt_id)
+            if item is not None and item.handle is not None:
+                self._stop_item(item, StopReason.TIMEOUT, self._context.grace)
+        self._plan_deadline()
 
     def _stop_item(self, item: Item, reason: StopReason, grace: float) -> None:
         if item.handle is not None:

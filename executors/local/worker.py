@@ -116,7 +116,7 @@ class Runner:
         os.chdir(self._equipment.work_dir)
         footprint = Footprint()
         while self._take_token():
-            self._receive()
+            self._receive()  # what a token stands for has always arrived before it
             seq, deadline, document = self._queue.popleft()
             if time.monotonic() > deadline:
                 self._channel.hold(wire.frame(wire.EXPIRED, wire.SEQ_BODY.pack(seq)))
@@ -154,6 +154,8 @@ class Runner:
                 data = self._sock.recv(_READ_MAX, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
+            except OSError:  # it was killed before it had read everything
+                return False
             if not data:
                 return False
             for kind, body in self._frames.feed(data):

@@ -93,7 +93,10 @@ class Zygote:
                 self._check_memory()
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, 64 * 1024, 64)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, 64 * 1024, 64)
+        except ConnectionResetError:  # it was killed before it had read everything
+            return False
         self._fds.extend(fds)
         for kind, body in self._frames.feed(data):
             message = json.loads(body)

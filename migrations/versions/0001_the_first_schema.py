@@ -260,7 +260,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("detail", postgresql.JSON(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("detail", postgresql.JSON(astext_type=sa.Text()), nullable=False),
         sa.ForeignKeyConstraint(["workspace_id"], ["workspace.id"], name=op.f("fk_audit_event_workspace_id_workspace")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_event")),
     )

@@ -163,6 +163,27 @@ def test_processes_that_start_at_once_share_one_server(home: Path) -> None:
     assert not alive(home)
 
 
+CHURN_SCRIPT = """
+import sys
+from pathlib import Path
+import psycopg
+from agentflow.postgres import EmbeddedPostgres, libpq_url
+from agentflow.postgres.config import UNSAFE_FAST
+for _ in range(6):
+    server = EmbeddedPostgres(Path(sys.argv[1]), settings=UNSAFE_FAST)
+    server.attach()
+    with psycopg.connect(libpq_url(server.url)) as connection:
+        connection.execute("SELECT pg_sleep(0.01)")
+    server.detach()
+"""
+
+
+def test_commands_that_come_and_go_never_meet_a_stopping_server(home: Path) -> None:
+    users = [subprocess.Popen([sys.executable, "-c", CHURN_SCRIPT, str(home)], cwd=ROOT) for _ in range(3)]
+    assert [user.wait(90) for user in users] == [0] * 3
+    assert not alive(home)
+
+
 def test_a_killed_server_comes_back_at_the_same_address_with_its_data(server: EmbeddedPostgres) -> None:
     url = server.url
     query(url, "CREATE TABLE kept AS SELECT 42 AS n")
