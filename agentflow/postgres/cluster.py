@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from agentflow.errors import DatabaseNotReady, DatabaseUnreachable, SettingsError
-from agentflow.locks import POLL, FileLock
+from agentflow.locks import POLL, FileLock, LockTimeout
 from agentflow.postgres.access import USER
 from agentflow.postgres.account import Account
 from agentflow.postgres.binaries import Binaries
@@ -22,6 +22,7 @@ from agentflow.postgres.config import conf_text
 logger = logging.getLogger(__name__)
 
 LOG_KEPT = 8 * 2**20  # bytes; a larger log is set aside at the next start
+_PROBES = 1.0  # seconds; others hold the lock for an instant to see whether the server lives
 _PORT_LINE = 3  # of postmaster.pid, from 0
 _TAIL = 2000  # bytes of the log in an error
 
@@ -123,7 +124,9 @@ class Cluster:
             DatabaseUnreachable: It could not be launched.
         """
         alive = FileLock(self._alive_file)
-        if not alive.try_acquire():
+        try:
+            alive.acquire("exclusive", _PROBES)
+        except LockTimeout:
             return
         try:
             # We hold the lock, so no process of this server is left and the file speaks of a dead one; its process id

@@ -173,8 +173,8 @@ class EmbeddedPostgres:
     def _answers(self) -> bool:
         """Whether a login with our password reaches a server on our data directory."""
         cluster = self._cluster
-        if cluster is None or not self._access.port():
-            return False
+        if cluster is None or not cluster.alive() or not self._access.port():
+            return False  # and a stranger on our port is not offered a login
         try:
             with self._access.login("postgres") as connection:
                 if not _serves(connection, cluster.data):
