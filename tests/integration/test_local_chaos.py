@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -161,3 +163,22 @@ def test_workspaces_and_bundles_do_not_share_a_process(harness):
 def test_inline_code_starts_with_fresh_names(harness):
     body = "global seen\nfirst = 'seen' not in globals()\nseen = True\nreturn first"
     assert [harness.run(harness.python(body)).output for _ in range(3)] == [True, True, True]
+
+
+def test_under_kills_and_cancels_every_workload_ends_exactly_once(harness):
+    dice = random.Random(7)
+    bodies = ["return 1", "import time\ntime.sleep(0.01)\nreturn 1", "import os\nos._exit(2)", "print('x' * 200)"]
+    workloads = [harness.python(dice.choice(bodies), limits={"timeout": 5}) for _ in range(600)]
+    workloads += [harness.python("import time\ntime.sleep(60)", limits={"timeout": 0.05}) for _ in range(10)]
+    dice.shuffle(workloads)
+    harness.submit(*workloads)
+    for index, workload in enumerate(workloads):
+        if index % 20 == 0:
+            harness.wait_finished([workload])
+            harness.executor.cancel([one.attempt_id for one in dice.sample(workloads, 5)])
+            runners = psutil.Process().children(recursive=True)[1:]  # the first is the zygote
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                dice.choice(runners).kill()
+    outcomes = {result.finished.outcome for result in harness.wait_finished(workloads)}
+    assert outcomes <= {Outcome.SUCCESS, Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST}
+    assert harness.executor.slots_free >= 2
