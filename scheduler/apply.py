@@ -24,7 +24,7 @@ from agentflow.db.queries.attempts import (
     write_attempts,
 )
 from agentflow.db.queries.edges import not_chosen
-from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
+from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import Event, FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
 from agentflow.workload import Finished, Outcome, Started
@@ -63,15 +63,16 @@ class _Batch:
 def apply_events(connection: Connection, events: Sequence[Started | Finished], losses: Sequence[Loss] = ()) -> Applied:
     """Store the starts and ends of attempts and everything that follows from them."""
     keyed = {parse_attempt_id(event.attempt_id): event for event in events}  # a later Finished replaces its Started
-    wanted = [*keyed, *(loss.key for loss in losses)]
-    runs = lock_runs(connection, {key[0] for key in wanted})
-    attempts = lock_attempts(connection, wanted)
-    batch = _Batch(Settlement(connection, runs, database_now(connection)))
+    locked = lock_attempts(connection, [*keyed, *(loss.key for loss in losses)])
+    if locked.now is None:  # the runs were deleted meanwhile
+        return Applied()
+    runs, attempts = locked.runs, locked.attempts
+    batch = _Batch(Settlement(connection, runs, locked.now))
     for key, event in keyed.items():
-        if key in attempts and key[0] in runs:
+        if key in attempts:
             _apply(batch, attempts[key], runs[key[0]], event)
     for loss in losses:
-        if loss.key in attempts and loss.key[0] in runs:
+        if loss.key in attempts:
             _lose(batch, attempts[loss.key], runs[loss.key[0]], loss)
     write_attempts(connection, batch.writes)
     batch.settlement.settle(batch.finals, not_chosen(connection, batch.chosen))

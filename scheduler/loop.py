@@ -326,17 +326,20 @@ class Loop:
 
     def _take(self, connection: Connection, slots: dict[str, int]) -> tuple[list[claims.Claim], bool]:
         default = self._settings.executor
-        groups = claims.ready_groups(
-            connection, me=self._identity.id, reserved_only=self._identity.reserved_only, oldest=self._oldest
+        free = [name for name, count in slots.items() if count > 0]
+        groups, alive = claims.lock_groups(
+            connection,
+            me=self._identity.id,
+            reserved_only=self._identity.reserved_only,
+            queues=self._settings.served_queues,
+            executors=[*free, ""] if default in free else free,
+            oldest=self._oldest,
         )
-        served = self._settings.served_queues
-        groups = [group for group in groups if group.queue in served and slots.get(group.executor or default)]
-        if not groups:
-            return [], False
-        usage = claims.lock_limits(connection, groups, me=self._identity.id, oldest=self._oldest)
-        if usage is None:
+        if not alive:
             self._identity.declared_dead()
+        if not groups or not alive:
             return [], False
+        usage = claims.lock_usage(connection, groups, oldest=self._oldest)
         most = choose.limits(groups, usage, slots, default)
         if not most:
             return [], False

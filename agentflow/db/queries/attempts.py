@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import ints, times, uuids, words
+from agentflow.db.queries.locks import RUN_COLUMNS, LockedRun, locked_run
 from agentflow.states import AttemptState, NodeRunState
 
 #: run id, node number, map index, attempt number
@@ -55,12 +57,19 @@ class LockedAttempt:
     retry_max_delay: float
 
 
-_LOCK = text("""
-SELECT nr.run_id, nr.node_no, nr.map_index, a.attempt, nr.version_id, a.state AS attempt_state, a.token_hash,
+#: Runs first, then node runs and attempts, all in key order. The CTE is sorted as a whole before its first row is
+#: joined, so every run's lock is held before any node run's; rows locked after a wait come in their newest version.
+_LOCK = text(f"""
+WITH r AS MATERIALIZED (
+  SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:all_runs AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+)
+SELECT r.*, nr.node_no, nr.map_index, a.attempt, a.state AS attempt_state, a.token_hash,
   a.scheduler_id, nr.state AS node_state, nr.attempt AS current_attempt, nr.failures, nr.losses,
-  vn.node_id, vn.type, vn.is_leaf, vn.retries, vn.retry_delay, vn.retry_backoff, vn.retry_max_delay
+  vn.node_id, vn.type, vn.is_leaf, vn.retries, vn.retry_delay, vn.retry_backoff, vn.retry_max_delay,
+  clock_timestamp() AS now
 FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
   AS k(run_id, node_no, map_index, attempt)
+JOIN r ON r.id = k.run_id
 JOIN node_run nr ON nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
 JOIN attempt a ON a.run_id = k.run_id AND a.node_no = k.node_no AND a.map_index = k.map_index AND a.attempt = k.attempt
 JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
@@ -69,8 +78,17 @@ ORDER BY nr.run_id, nr.node_no, nr.map_index, a.attempt FOR NO KEY UPDATE OF nr,
 """)
 
 
-def lock_attempts(connection: Connection, keys: Sequence[AttemptKey]) -> dict[AttemptKey, LockedAttempt]:
-    """Lock these attempts and their node runs in key order; the runs' locks are held already."""
+@dataclass(frozen=True, slots=True)
+class LockedBatch:
+    """Attempts with their runs, all locked, at one instant of the database's clock."""
+
+    runs: dict[uuid.UUID, LockedRun]
+    attempts: dict[AttemptKey, LockedAttempt]
+    now: datetime | None  #: None when nothing was found.
+
+
+def lock_attempts(connection: Connection, keys: Sequence[AttemptKey]) -> LockedBatch:
+    """Lock runs, node runs and attempts of these keys; unknown keys are left out."""
     rows = connection.execute(
         _LOCK,
         {
@@ -80,29 +98,34 @@ def lock_attempts(connection: Connection, keys: Sequence[AttemptKey]) -> dict[At
             "attempts": ints(key[3] for key in keys),
             "all_runs": uuids({key[0] for key in keys}),
         },
+    ).all()
+    runs: dict[uuid.UUID, LockedRun] = {}
+    for row in rows:
+        if row.id not in runs:
+            runs[row.id] = locked_run(row)
+    attempts = {(r.id, r.node_no, r.map_index, r.attempt): _locked_attempt(r) for r in rows}
+    return LockedBatch(runs, attempts, max((row.now for row in rows), default=None))
+
+
+def _locked_attempt(row: Any) -> LockedAttempt:
+    return LockedAttempt(
+        key=(row.id, row.node_no, row.map_index, row.attempt),
+        version_id=row.version_id,
+        attempt_state=AttemptState(row.attempt_state),
+        token_hash=bytes(row.token_hash),
+        scheduler_id=row.scheduler_id,
+        node_state=NodeRunState(row.node_state),
+        current_attempt=row.current_attempt,
+        failures=row.failures,
+        losses=row.losses,
+        node_id=row.node_id,
+        type=row.type,
+        is_leaf=row.is_leaf,
+        retries=row.retries,
+        retry_delay=row.retry_delay,
+        retry_backoff=row.retry_backoff,
+        retry_max_delay=row.retry_max_delay,
     )
-    locked = {}
-    for r in rows:
-        key = (r.run_id, r.node_no, r.map_index, r.attempt)
-        locked[key] = LockedAttempt(
-            key=key,
-            version_id=r.version_id,
-            attempt_state=AttemptState(r.attempt_state),
-            token_hash=bytes(r.token_hash),
-            scheduler_id=r.scheduler_id,
-            node_state=NodeRunState(r.node_state),
-            current_attempt=r.current_attempt,
-            failures=r.failures,
-            losses=r.losses,
-            node_id=r.node_id,
-            type=r.type,
-            is_leaf=r.is_leaf,
-            retries=r.retries,
-            retry_delay=r.retry_delay,
-            retry_backoff=r.retry_backoff,
-            retry_max_delay=r.retry_max_delay,
-        )
-    return locked
 
 
 @dataclass(frozen=True, slots=True)

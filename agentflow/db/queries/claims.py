@@ -1,6 +1,6 @@
 """The claim: which ready node runs may start now (ENGINE 4).
 
-`ready_groups` finds, with a loose index scan, the groups that have something ready: its cost grows with the number of
+`lock_groups` finds, with a loose index scan, the groups that have something ready: its cost grows with the number of
 groups, never with the number of ready rows behind a full pool. Then, in one transaction: lock the pools and limited
 workflows in id order, count what holds slots, take candidates with SKIP LOCKED, and write what `choose` picked.
 """
@@ -29,8 +29,11 @@ class Group:
     queue: str
     concurrency: int | None  #: Of the workflow.
     priority: int  #: Of its first ready node run.
+    slots: int  #: Of the pool, which is locked.
 
 
+#: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
+#: order. Slots come from the locked rows, so in their newest version; what is used is counted afterwards.
 _GROUPS = text("""
 WITH RECURSIVE g AS (
   (SELECT group_id FROM node_run WHERE state = 'ready' AND run_id >= :oldest ORDER BY group_id LIMIT 1)
@@ -38,21 +41,52 @@ WITH RECURSIVE g AS (
   SELECT (SELECT nr.group_id FROM node_run nr WHERE nr.state = 'ready' AND nr.run_id >= :oldest
           AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1)
   FROM g WHERE g.group_id IS NOT NULL
+), found AS MATERIALIZED (
+  SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, w.concurrency
+  FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id
+  WHERE (NOT w.paused OR dg.reserved_for IS NOT NULL)
+    AND (dg.reserved_for = :me OR (dg.reserved_for IS NULL AND NOT :reserved_only))
+    AND dg.queue = ANY(CAST(:queues AS text[])) AND dg.executor = ANY(CAST(:executors AS text[]))
+), me AS MATERIALIZED (
+  SELECT id FROM scheduler WHERE id = :me AND state = 'alive' FOR KEY SHARE
+), p AS MATERIALIZED (
+  SELECT pool.id, pool.slots FROM pool WHERE pool.id IN (SELECT pool_id FROM found) ORDER BY pool.id FOR UPDATE
 )
-SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, w.concurrency, top.priority
-FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id,
-LATERAL (SELECT nr.priority FROM node_run nr WHERE nr.state = 'ready' AND nr.group_id = dg.id AND nr.run_id >= :oldest
+SELECT found.id, found.workflow_id, found.pool_id, found.executor, found.queue, found.concurrency, top.priority, p.slots,
+  EXISTS (SELECT 1 FROM me) AS alive
+FROM found JOIN p ON p.id = found.pool_id,
+LATERAL (SELECT nr.priority FROM node_run nr
+         WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest
          ORDER BY nr.priority DESC LIMIT 1) AS top
-WHERE (NOT w.paused OR dg.reserved_for IS NOT NULL)
-  AND (dg.reserved_for = :me OR (dg.reserved_for IS NULL AND NOT :reserved_only))
-ORDER BY top.priority DESC, dg.id
+ORDER BY top.priority DESC, found.id
 """)
 
 
-def ready_groups(connection: Connection, *, me: uuid.UUID, reserved_only: bool, oldest: uuid.UUID) -> list[Group]:
-    """Groups with something ready that this scheduler may claim from, highest priority first."""
-    rows = connection.execute(_GROUPS, {"oldest": oldest, "me": me, "reserved_only": reserved_only})
-    return [Group(*row) for row in rows]
+def lock_groups(
+    connection: Connection,
+    *,
+    me: uuid.UUID,
+    reserved_only: bool,
+    queues: Sequence[str],
+    executors: Sequence[str],
+    oldest: uuid.UUID,
+) -> tuple[list[Group], bool]:
+    """Groups with something ready that this scheduler may claim from, highest priority first; their pools are locked.
+
+    Returns:
+        The groups, and whether this scheduler is still alive in the eyes of others (true when there are no groups).
+    """
+    rows = connection.execute(
+        _GROUPS,
+        {
+            "oldest": oldest,
+            "me": me,
+            "reserved_only": reserved_only,
+            "queues": list(queues),
+            "executors": list(executors),
+        },
+    ).all()
+    return [Group(*row[:-1]) for row in rows], all(row.alive for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +97,6 @@ class Usage:
     workflow_running: dict[int, int]
 
 
-_LOCK_POOLS = text("""
-WITH me AS (SELECT id FROM scheduler WHERE id = :me AND state = 'alive' FOR KEY SHARE)
-SELECT pool.id, pool.slots FROM pool, me WHERE pool.id = ANY(CAST(:ids AS int[])) ORDER BY pool.id FOR UPDATE OF pool
-""")
 _LOCK_WORKFLOWS = text("SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
 _USED = text("""
 SELECT dg.pool_id, dg.workflow_id, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes
@@ -76,15 +106,12 @@ GROUP BY dg.pool_id, dg.workflow_id
 """)
 
 
-def lock_limits(connection: Connection, groups: Sequence[Group], *, me: uuid.UUID, oldest: uuid.UUID) -> Usage | None:
-    """Lock what limits these groups and count what is used; None when this scheduler was declared dead."""
-    pools = connection.execute(_LOCK_POOLS, {"ids": ints(sorted({group.pool_id for group in groups})), "me": me})
-    free = {row.id: row.slots for row in pools}
-    if not free:
-        return None
+def lock_usage(connection: Connection, groups: Sequence[Group], *, oldest: uuid.UUID) -> Usage:
+    """Lock the workflows with a limit of their own, and count what holds slots."""
     limited = sorted({group.workflow_id for group in groups if group.concurrency is not None})
     if limited:
         connection.execute(_LOCK_WORKFLOWS, {"ids": ints(limited)})
+    free = {group.pool_id: group.slots for group in groups}
     running: dict[int, int] = {}
     # A statement of its own: its snapshot begins after the locks are held.
     for row in connection.execute(_USED, {"oldest": oldest}):

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -39,32 +40,34 @@ class LockedRun:
         return self.state in RUN_FINAL
 
 
-_LOCK = text(
-    "SELECT id, workspace_id, workflow_id, version_id, state, event_seq, open_nodes, failed_leaves,"
+RUN_COLUMNS = (
+    "id, workspace_id, workflow_id, version_id, state, event_seq, open_nodes, failed_leaves,"
     " cancel_requested_at IS NOT NULL AS cancel_requested, timed_out"
-    " FROM run WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
 )
+_LOCK = text(f"SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 _NOW = text("SELECT clock_timestamp()")
 
 
 def lock_runs(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, LockedRun]:
     """Lock these runs in id order; ids that do not exist are left out."""
     rows = connection.execute(_LOCK, {"ids": uuids(sorted(set(ids)))})
-    return {
-        r.id: LockedRun(
-            id=r.id,
-            workspace_id=r.workspace_id,
-            workflow_id=r.workflow_id,
-            version_id=r.version_id,
-            state=RunState(r.state),
-            event_seq=r.event_seq,
-            open_nodes=r.open_nodes,
-            failed_leaves=r.failed_leaves,
-            cancel_requested=r.cancel_requested,
-            timed_out=r.timed_out,
-        )
-        for r in rows
-    }
+    return {row.id: locked_run(row) for row in rows}
+
+
+def locked_run(row: Any) -> LockedRun:
+    """A row that has RUN_COLUMNS."""
+    return LockedRun(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        workflow_id=row.workflow_id,
+        version_id=row.version_id,
+        state=RunState(row.state),
+        event_seq=row.event_seq,
+        open_nodes=row.open_nodes,
+        failed_leaves=row.failed_leaves,
+        cancel_requested=row.cancel_requested,
+        timed_out=row.timed_out,
+    )
 
 
 def database_now(connection: Connection) -> datetime:
