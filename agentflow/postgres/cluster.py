@@ -111,9 +111,9 @@ class Cluster:
         raise DatabaseNotReady(
             f"{self.data} was made by Postgres {found}, but this AgentFlow runs Postgres {self.binaries.major}",
             hint=(
-                f"keep using it: AGENTFLOW_EMBEDDED_POSTGRES_MAJOR={found} (if your AgentFlow still carries {found}). "
-                f"Or move the data: start once with that setting and pg_dump the address of `agentflow db url`, stop AgentFlow, "
-                f"rename {self.folder} and {self.folder}.password, start again and restore the dump (docs/operations.md)"
+                f"to keep using it: AGENTFLOW_EMBEDDED_POSTGRES_MAJOR={found}. To move it: stop AgentFlow; with that setting run "
+                f"`python -m agentflow.postgres pg_dump -Fc -f agentflow.dump`; rename {self.folder} and {self.folder}.password; "
+                "without it run `python -m agentflow.postgres pg_restore -d agentflow agentflow.dump` (docs/operations.md)"
             ),
         )
 

@@ -304,6 +304,26 @@ def test_data_of_another_major_version_is_refused_with_the_way_out(home: Path) -
     old.detach()
 
 
+def test_the_way_from_one_major_version_to_the_next_works_as_told(home: Path, tmp_path: Path) -> None:
+    def client(*command: str, major: int) -> str:
+        environment = os.environ | {
+            "AGENTFLOW_DATABASE_URL": "",
+            "AGENTFLOW_HOME": str(home),
+            "AGENTFLOW_EMBEDDED_POSTGRES_MAJOR": str(major),
+        }
+        whole = [sys.executable, "-m", "agentflow.postgres", *command]
+        return subprocess.run(whole, env=environment, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+    dump = str(tmp_path / "agentflow.dump")
+    client("psql", "-c", "CREATE TABLE kept AS SELECT 42 AS n", major=16)
+    client("pg_dump", "-Fc", "-f", dump, major=16)
+    for name in ("postgres", "postgres.password"):
+        (home / name).rename(home / f"old-{name}")
+    client("pg_restore", "-d", "agentflow", dump, major=18)
+    assert client("psql", "-At", "-c", "SELECT n FROM kept", major=18) == "42\n"
+    assert not alive(home)
+
+
 def test_a_lost_password_file_is_named(home: Path) -> None:
     server = manager(home)
     server.attach()
