@@ -6,10 +6,11 @@ import signal
 import threading
 
 from agentflow import lifeline, log
+from agentflow.cli.output import JsonFlag
 from agentflow.settings import Settings, load_settings
 
 
-def scheduler() -> None:
+def scheduler(*, json: JsonFlag = False) -> None:  # noqa: ARG001 - only errors have a document: main() prints it
     """Run a scheduler until Ctrl-C or SIGTERM; any number may run beside each other."""
     settings = load_settings()
     log.configure(settings)

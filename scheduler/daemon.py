@@ -51,7 +51,7 @@ class Daemon:
         self._work_dir: Path | None = None
         self._rebirth = threading.Lock()
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
-        self.starter = Starter(self.engine, self._runs_started)
+        self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(
             self.engine,
             settings,
@@ -62,21 +62,19 @@ class Daemon:
             on_ended=self.starter.wake,
         )
         self._heartbeat = Heartbeat(self.engine, self.identity, self._declared_dead)
-        self._services: list[Service] = [self._heartbeat, self.gates, self.loop]
+        self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter]
+        woken = [self.inbox.wake, self.starter.wake, self.gates.wake]
         if not reserved_only:
-            self._services += self._shared_services()
+            fires = Fires(self.engine, self.starter.wake)
+            woken.append(fires.wake)
+            self._services += [fires, Recovery(self.engine, self.identity, self.inbox.wake), self._duties()]
+        listen = settings.listen_database_url or url
+        self._services.append(Notifier(listen, woken, self.loop.is_own_backend))
 
-    def _shared_services(self) -> list[Service]:
-        fires = Fires(self.engine, self.starter.wake)
-        recovery = Recovery(self.engine, self.identity, self.inbox.wake)
+    def _duties(self) -> Duties:
         duties = Duties(self.engine)
-        folder = FolderSync(self.engine, self.settings, self.identity)
-        duties.add("folder", folder.sync, self.settings.sync_interval)
-        self._first_sync = folder
-        listen = self.settings.listen_database_url or self._url
-        woken = [self.inbox.wake, self.starter.wake, self.gates.wake, fires.wake]
-        notifier = Notifier(listen, woken, self.loop.is_own_backend)
-        return [recovery, self.starter, fires, duties, notifier]
+        duties.add("folder", FolderSync(self.engine, self.settings, self.identity).sync, self.settings.sync_interval)
+        return duties
 
     def start(self) -> None:
         """Start everything; executors first, since their zygotes come before any thread of ours.
@@ -109,10 +107,6 @@ class Daemon:
             executor = registry.load(name, context)
             executor.start(self.inbox.emit)
             self._executors[name] = executor
-
-    def sync_folder(self) -> None:
-        """Read the DAG folder now."""
-        self._first_sync.sync()
 
     def _runs_started(self) -> None:
         self.inbox.wake()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from agentflow.workload import ExecutorEvent, Finished, LogChunk, Started
+
+HOLD_STARTS = 0.03  #: Seconds a start waits for its finish before it is worth a write of its own.
 
 
 class Inbox:
@@ -16,6 +19,8 @@ class Inbox:
         self._condition = threading.Condition()
         self._events: list[Started | Finished] = []
         self._woken = False
+        self._finished = False  # whether `_events` holds a finish
+        self._first_start: float | None = None  # time.monotonic() of the oldest start in `_events`
 
     def emit(self, event: ExecutorEvent) -> None:
         """Take an executor's event; from any thread, returns at once."""
@@ -24,7 +29,11 @@ class Inbox:
             return
         with self._condition:
             self._events.append(event)
-            if isinstance(event, Finished):  # a start alone is not worth a transaction yet
+            if isinstance(event, Finished):
+                self._finished = True
+                self._condition.notify()
+            elif self._first_start is None:  # the loop sleeps on, but not longer than the start may be held
+                self._first_start = time.monotonic()
                 self._condition.notify()
 
     def wake(self) -> None:
@@ -34,10 +43,19 @@ class Inbox:
             self._condition.notify()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for a finish or a wake-up, at most `timeout` seconds; whether it was a wake-up."""
+        """Wait for a finish, a wake-up or a start that has been held long enough, at most `timeout` seconds.
+
+        Returns:
+            Whether it was a wake-up.
+        """
+        deadline = time.monotonic() + timeout
         with self._condition:
-            if not self._woken and not any(isinstance(event, Finished) for event in self._events):
-                self._condition.wait(timeout)
+            while not self._woken and not self._finished:
+                until = deadline if self._first_start is None else min(deadline, self._first_start + HOLD_STARTS)
+                remaining = until - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._condition.wait(remaining)
             woken, self._woken = self._woken, False
             return woken
 
@@ -45,4 +63,5 @@ class Inbox:
         """All events so far, in order."""
         with self._condition:
             events, self._events = self._events, []
+            self._finished, self._first_start = False, None
             return events

@@ -31,13 +31,12 @@ from scheduler import choose
 from scheduler.apply import Applied, Loss, apply_events
 from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
-from scheduler.inbox import Inbox
+from scheduler.inbox import HOLD_STARTS, Inbox
 from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
 
 log = logging.getLogger(__name__)
 
 POLL = 5.0  #: Seconds between looks at the database when nothing wakes the loop: the safety net.
-HOLD_STARTS = 0.03  #: Seconds a start waits for its finish before it is worth a write.
 BATCH = 500  #: Events applied in one transaction.
 
 

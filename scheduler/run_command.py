@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -73,7 +75,7 @@ def _run(
     settings = session.settings.model_copy(update=overrides)
     daemon = Daemon(settings, session.url, reserved_only=True)
     daemon.start()
-    stopper = _Stopper(session)
+    stopper = _Stopper(session, daemon.inbox.wake)
     try:
         run_id = session.do(
             partial(_create, spec=spec, params=params, bundle=bundle, actor=session.actor, owner=daemon.identity.id)
@@ -124,8 +126,9 @@ def _create(
 class _Stopper:
     """Ctrl-C: the first one cancels the run and waits, the second leaves at once."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, wake: Callable[[], None]) -> None:
         self._session = session
+        self._wake = wake
         self._run_id = ""
         self._before: Any = None
         self.pressed = False
@@ -144,7 +147,12 @@ class _Stopper:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+        # Not here: a handler interrupts code that may hold the locks which the database needs.
+        threading.Thread(target=self._cancel, name="cancel", daemon=True).start()
+
+    def _cancel(self) -> None:
         output.note("cancelling; Ctrl-C again leaves at once")
         from agentflow import runs
 
         self._session.do(partial(runs.cancel_run, run_id=self._run_id, actor=self._session.actor))
+        self._wake()

@@ -32,14 +32,16 @@ class Starter(WorkerThread):
 
     name = "starter"
 
-    def __init__(self, engine: Engine, on_started: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, on_started: Callable[[], None], *, start_runs: bool = True) -> None:
+        """`start_runs` is false in `run FILE`, whose only run is started at once."""
         super().__init__()
         self._engine = engine
         self._on_started = on_started
+        self._start_runs = start_runs
 
     def work(self) -> float:
         """Start everything that may start; stop what has timed out."""
-        while not self.stopping:
+        while self._start_runs and not self.stopping:
             started = transact(self._engine, start_waiting)
             if not started:
                 break

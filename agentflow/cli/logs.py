@@ -6,13 +6,11 @@ import json as json_module
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentflow.cli import context, output
-from agentflow.clock import iso
 from agentflow.states import RUN_FINAL
 
 if TYPE_CHECKING:
@@ -75,9 +73,7 @@ def _stored(session: Session, run_id: str, node: str | None, attempt: int | None
     from agentflow import runs
 
     with session.reading() as connection:
-        for line in runs.read_logs(connection, run_id, node, attempt, after=after):
-            # Runners stamp seconds since the epoch: the cheapest to write for each of a million lines.
-            yield line | {"at": iso(datetime.fromtimestamp(line["at"], UTC))}
+        yield from runs.read_logs(connection, run_id, node, attempt, after=after)
 
 
 def _followed(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:

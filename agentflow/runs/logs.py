@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from agentflow.clock import iso
 from agentflow.errors import NotFound
 from agentflow.runs.ids import parse_run_id
 
@@ -53,7 +55,7 @@ def read_logs(
                     "map_index": None if row.map_index < 0 else row.map_index,
                     "attempt": row.attempt,
                     "seq": seq,
-                    "at": at,
+                    "at": iso(datetime.fromtimestamp(at, UTC)),
                     "stream": stream,
                     "level": level,
                     "text": message,
