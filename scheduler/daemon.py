@@ -43,7 +43,7 @@ class Daemon:
     def __init__(self, settings: Settings, url: str, *, reserved_only: bool = False) -> None:
         self.settings = settings
         self.identity = Identity(reserved_only=reserved_only)
-        self.engine: Engine = make_engine(url, application_name="agentflow-scheduler")
+        self.engine: Engine = make_engine(url, application_name="agentflow-scheduler", keyed=True)
         self._url = url
         self._logs = LogWriter(url)
         self.inbox = Inbox(self._logs.put)

@@ -137,13 +137,15 @@ class Loop:
         connection = self._connected()
         look, self._look = self._look, False
         self._collect()
-        if look:
-            self._survey(connection)
         if time.monotonic() >= self._next_due:
             look = True
             self._release(connection)
-        if not look and not self._pending:
-            return
+        if look or self._pending:
+            self._advance_all(connection)
+        if look and self._survey(connection):
+            self._advance_all(connection)
+
+    def _advance_all(self, connection: Connection) -> None:
         more = True
         while self._pending or (more and not self._draining):
             more = self._advance(connection)
@@ -255,14 +257,20 @@ class Loop:
         self._next_due = min(self._next_due, time.monotonic() + max(0.0, seconds))
 
     # -- the database's side -----------------------------------------------------------------------------------------
-    def _survey(self, connection: Connection) -> None:
-        """What others may have changed: the bound of open runs, runs to be stopped, attempts without an owner."""
+    def _survey(self, connection: Connection) -> bool:
+        """What others may have changed: the bound of open runs, runs to be stopped, attempts without an owner.
+
+        Returns:
+            Whether an older run is open than the claims looked at: one that was cleared.
+        """
+        before = self._oldest
         with connection.begin():
             self._oldest = claims.oldest_open_run(connection)
             stops = attempts_to_stop(connection, self._identity.id, self._oldest) if self._live else []
         self._stop_attempts([attempt_id(key) for key in stops])
         if self._suspect:
             self._write_off_unknown(connection)
+        return self._oldest < before
 
     def _stop_attempts(self, ids: list[str]) -> None:
         by_executor: dict[str, list[str]] = {}

@@ -18,8 +18,14 @@ _RETRIABLE = frozenset({"40P01", "40001"})
 RETRIES = 5
 
 
-def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentflow") -> Engine:
-    """An engine on this database; connects lazily, checks a pooled connection before it is used again."""
+#: Short statements over keys, run again and again: one plan for all parameters, and always by index. The planner's
+#: statistics lag behind a run that has just been created, and a scan that was right for an empty table is fatal later.
+KEYED = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+
+
+def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentflow", keyed: bool = False) -> Engine:
+    """An engine on this database; connects lazily. `keyed` is for the scheduler: see KEYED."""
+    options = {"timezone": "UTC", "jit": "off"} | (KEYED if keyed else {})
     target = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(
         target,
@@ -30,8 +36,8 @@ def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentf
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": application_name,
-            "options": "-c timezone=UTC -c plan_cache_mode=force_generic_plan -c jit=off",
-            "prepare_threshold": 2,
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            "prepare_threshold": 2 if keyed else 5,
             "keepalives_idle": 30,
         },
     )

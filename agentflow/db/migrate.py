@@ -10,8 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg import errors as pg
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 import agentflow
 from agentflow.clock import utc_now
@@ -49,27 +51,60 @@ def current(connection: Connection) -> str | None:
         return None
 
 
+def is_known(revision: str) -> bool:
+    """Whether this version has the migration: one that it lacks was made by a newer version."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
 def _run(url: str, step: Callable[[Config], None], *, ahead: bool) -> None:
     engine = make_engine(url, pool_size=1, application_name="agentflow-migrate")
     try:
         with engine.connect() as connection:
+            _refuse_newer(connection)
             config = _config()
             config.attributes["connection"] = connection
             step(config)
             if ahead:
                 ensure_partitions(connection, utc_now())
                 connection.commit()
+    except CommandError as error:
+        raise DatabaseNotReady(f"The schema cannot be changed: {error}", hint="see `agentflow db current`") from error
+    except DBAPIError as error:
+        if not isinstance(error.orig, pg.LockNotAvailable | pg.QueryCanceled):
+            raise
+        raise DatabaseNotReady(
+            f"The schema cannot be changed while others use it: {str(error.orig).splitlines()[0]}.",
+            hint="end long transactions (see pg_stat_activity) and try again",
+        ) from error
     finally:
         engine.dispose()
 
 
+def _refuse_newer(connection: Connection) -> None:
+    found = current(connection)
+    connection.rollback()
+    if found is not None and not is_known(found):
+        raise _newer(found)
+
+
+def _newer(found: str) -> DatabaseNotReady:
+    return DatabaseNotReady(
+        f"The database is at revision {found}, which this version does not know: a newer AgentFlow has used it.",
+        hint="install that version, or use another database",
+    )
+
+
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the schema to `revision` and make the partitions of the next months."""
+    """Bring the schema to `revision` and make the partitions of the next months.
+
+    Raises:
+        DatabaseNotReady: A newer version has changed the schema, or others hold its tables.
+    """
     _run(url, lambda config: command.upgrade(config, revision), ahead=revision == "head")
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to `revision` (`base`: nothing left)."""
+    """Take the schema back to `revision` (`base`: nothing left). Raises like `upgrade`."""
     _run(url, lambda config: command.downgrade(config, revision), ahead=False)
 
 
@@ -82,6 +117,8 @@ def require_current(connection: Connection) -> None:
     found, needed = current(connection), head()
     if found == needed:
         return
+    if found is not None and not is_known(found):
+        raise _newer(found)
     state = "has no AgentFlow schema" if found is None else f"is at revision {found}"
     raise DatabaseNotReady(f"The database {state}; this version needs {needed}.", hint="run `agentflow db upgrade`")
 

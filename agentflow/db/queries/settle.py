@@ -56,10 +56,10 @@ class Event:
 VERDICT = rule_sql(
     rule="vn.trigger_rule",
     n="l.n_up",
-    success="(l.up_success + d.s)",
-    failed="(l.up_failed + d.f)",
-    upstream_failed="(l.up_upstream_failed + d.u)",
-    skipped="(l.up_skipped + d.k)",
+    success="l.success",
+    failed="l.failed",
+    upstream_failed="l.upstream_failed",
+    skipped="l.skipped",
 )
 #: Outcomes grouped per downstream (two parents may end in one batch), locked in key order, decided from new values.
 _PROPAGATE = text(f"""
@@ -77,37 +77,34 @@ WITH f AS (
   FROM f JOIN version_edge e ON e.version_id = f.version_id AND e.up_no = f.node_no
   GROUP BY f.run_id, f.version_id, e.down_no
 ), l AS (
-  SELECT nr.run_id, nr.node_no, nr.state, nr.resume_at, nr.n_up,
-    nr.up_success, nr.up_failed, nr.up_upstream_failed, nr.up_skipped
+  SELECT nr.run_id, nr.node_no, d.version_id, nr.state, nr.resume_at, nr.n_up, nr.up_success + d.s AS success,
+    nr.up_failed + d.f AS failed, nr.up_upstream_failed + d.u AS upstream_failed, nr.up_skipped + d.k AS skipped
   FROM d JOIN node_run nr ON nr.run_id = d.run_id AND nr.node_no = d.node_no AND nr.map_index = {NOT_MAPPED}
   WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[]))
   ORDER BY nr.run_id, nr.node_no FOR NO KEY UPDATE OF nr
 ), v AS (
-  SELECT d.*, vn.gated, vn.is_leaf, l.state AS old_state,
+  SELECT l.*, vn.gated, vn.is_leaf,
     CASE
       WHEN forced.node_no IS NOT NULL AND l.state IN ('pending', 'ready') THEN 'skipped'
       WHEN l.state = 'pending' AND l.resume_at IS NULL THEN {VERDICT}
       ELSE l.state
     END AS verdict
-  FROM d JOIN l ON l.run_id = d.run_id AND l.node_no = d.node_no
-  JOIN version_node vn ON vn.version_id = d.version_id AND vn.node_no = d.node_no
-  LEFT JOIN forced ON forced.run_id = d.run_id AND forced.node_no = d.node_no
+  FROM l JOIN version_node vn ON vn.version_id = l.version_id AND vn.node_no = l.node_no
+  LEFT JOIN forced ON forced.run_id = l.run_id AND forced.node_no = l.node_no
 )
 UPDATE node_run nr SET
-  up_success = nr.up_success + v.s,
-  up_failed = nr.up_failed + v.f,
-  up_upstream_failed = nr.up_upstream_failed + v.u,
-  up_skipped = nr.up_skipped + v.k,
-  state = CASE WHEN v.gated AND v.old_state = 'pending' AND v.verdict = 'ready' THEN 'pending' ELSE v.verdict END,
-  ready_at = CASE WHEN v.verdict = 'ready' AND v.old_state = 'pending' AND NOT v.gated THEN :now ELSE nr.ready_at END,
-  resume_at = CASE WHEN v.verdict = 'ready' AND v.old_state = 'pending' AND v.gated THEN :now
+  up_success = v.success, up_failed = v.failed, up_upstream_failed = v.upstream_failed, up_skipped = v.skipped,
+  state = CASE WHEN v.gated AND v.state = 'pending' AND v.verdict = 'ready' THEN 'pending' ELSE v.verdict END,
+  ready_at = CASE WHEN v.verdict = 'ready' AND v.state = 'pending' AND NOT v.gated THEN CAST(:now AS timestamptz)
+                  ELSE nr.ready_at END,
+  resume_at = CASE WHEN v.verdict = 'ready' AND v.state = 'pending' AND v.gated THEN CAST(:now AS timestamptz)
                    WHEN v.verdict IN ('skipped', 'upstream_failed') THEN NULL ELSE nr.resume_at END,
-  finished_at = CASE WHEN v.verdict <> v.old_state AND v.verdict IN ('skipped', 'upstream_failed')
-                     THEN :now ELSE nr.finished_at END
+  finished_at = CASE WHEN v.verdict <> v.state AND v.verdict IN ('skipped', 'upstream_failed')
+                     THEN CAST(:now AS timestamptz) ELSE nr.finished_at END
 FROM v
 WHERE nr.run_id = v.run_id AND nr.node_no = v.node_no AND nr.map_index = {NOT_MAPPED}
   AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
-RETURNING nr.run_id, v.version_id, nr.node_no, v.old_state, v.verdict, v.gated, v.is_leaf
+RETURNING nr.run_id, v.version_id, nr.node_no, v.state AS old_state, v.verdict, v.gated, v.is_leaf
 """)
 
 #: A cascade that was cut off goes on from these final nodes; `due` finds them even after a crash.

@@ -71,17 +71,15 @@ WHERE NOT w.paused
 _LOCK_WORKFLOWS = text(
     "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) AND NOT paused ORDER BY id FOR NO KEY UPDATE"
 )
-_FREE = text("""
-SELECT w.id AS workflow_id, w.max_active_runs - (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')::int AS free
-FROM workflow w WHERE w.id = ANY(CAST(:ids AS bigint[]))
-""")
+#: Counted after the locks are held: another scheduler may have started some meanwhile.
 _NEXT = text("""
-SELECT r.id FROM unnest(CAST(:ids AS bigint[]), CAST(:free AS int[])) AS w(id, n),
-LATERAL (
+SELECT r.id FROM workflow w, LATERAL (
   SELECT run.id FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
-  ORDER BY coalesce(run.logical_date, run.created_at), run.id LIMIT w.n
+  ORDER BY coalesce(run.logical_date, run.created_at), run.id
+  LIMIT greatest(0, w.max_active_runs - (
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running'))
 ) AS r
+WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 """)
 
 
@@ -91,8 +89,4 @@ def start_waiting(connection: Connection) -> list[uuid.UUID]:
     if not waiting:
         return []
     locked = list(connection.scalars(_LOCK_WORKFLOWS, {"ids": ints(waiting)}))
-    # Counted again under the locks: another scheduler may have started some meanwhile.
-    free = {row.workflow_id: min(row.free, BATCH) for row in connection.execute(_FREE, {"ids": ints(locked)})}
-    open_now = {workflow: count for workflow, count in free.items() if count > 0}
-    chosen = connection.scalars(_NEXT, {"ids": ints(open_now), "free": ints(open_now.values())})
-    return start_locked(connection, list(chosen)[:BATCH])
+    return start_locked(connection, list(connection.scalars(_NEXT, {"ids": ints(locked), "batch": BATCH})))
