@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from agentflow.errors import DatabaseNotReady, DatabaseUnreachable
+from agentflow.errors import DatabaseUnreachable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -123,15 +123,8 @@ def upgrade(url: str) -> None:
     """Bring a database to the schema of this version.
 
     Raises:
-        DatabaseNotReady: A newer version of AgentFlow has changed the schema already.
+        DatabaseNotReady: A newer version has changed the schema, or others hold its tables.
     """
-    from alembic.util import CommandError
-
     from agentflow.db import migrate
 
-    try:
-        migrate.upgrade(url)
-    except CommandError as error:
-        raise DatabaseNotReady(
-            f"The schema cannot be upgraded: {error}", hint="a newer AgentFlow has used this database; install that one"
-        ) from error
+    migrate.upgrade(url)
