@@ -6,14 +6,17 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+
+FILE_WIDTH = 150  #: Columns of a table that goes to a file or a pipe.
 
 Better = Literal["lower", "higher"]
 
@@ -29,6 +32,7 @@ class Figure:
     better: Better = "lower"
     limit: float | None = None  #: What this machine can do at best, measured in the same run.
     limit_of: str = ""  #: What the limit was measured on.
+    commit_ms: tuple[float, float] | None = None  #: A commit on this disk, median before and after the measurement.
 
     @property
     def reached(self) -> bool | None:
@@ -69,6 +73,10 @@ class Report:
         self.figures.append(figure)
         return figure
 
+    def stamp_commits(self, first: int, before: float, after: float) -> None:
+        """Set beside the figures from number `first` on what a commit cost while they were measured."""
+        self.figures[first:] = [replace(figure, commit_ms=(before, after)) for figure in self.figures[first:]]
+
     def missed(self) -> list[Figure]:
         """The figures that did not reach their goal."""
         return [figure for figure in self.figures if figure.reached is False]
@@ -93,10 +101,13 @@ class Report:
 
     def print(self, console: Console | None = None) -> None:
         """Print the table."""
-        table = Table("what", "value", "goal", "", "limit here", title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left")
+        for heading in ("what", "value", "goal", "", "limit here", "commit, ms"):
+            table.add_column(heading, justify="right" if heading in {"value", "commit, ms"} else "left")
         for figure in self.figures:
-            table.add_row(figure.name, _amount(figure.value, figure.unit), _goal(figure), _mark(figure), _limit(figure))
-        (console or Console()).print(table)
+            value, goal = _amount(figure.value, figure.unit), _goal(figure)
+            table.add_row(figure.name, value, goal, _mark(figure), _limit(figure), _commits(figure))
+        (console or Console(width=None if sys.stdout.isatty() else FILE_WIDTH)).print(table)
 
 
 def machine() -> dict[str, object]:
@@ -143,6 +154,10 @@ def _goal(figure: Figure) -> str:
 
 def _mark(figure: Figure) -> str:
     return {True: "reached", False: "[red]missed[/red]", None: ""}[figure.reached]
+
+
+def _commits(figure: Figure) -> str:
+    return "" if figure.commit_ms is None else " / ".join(f"{value:.2f}" for value in figure.commit_ms)
 
 
 def _limit(figure: Figure) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -60,8 +61,8 @@ def chain(length: int) -> list[tuple[int, int]]:
 def sql_node_runs_per_second(url: str, edges: list[tuple[int, int]], *, batch: int = 32) -> float:
     """Claim and finish every node of a graph, each batch a commit, as fast as one connection can."""
     claim = "00000000-0000-4000-8000-000000000001"
-    with _scratch(url) as connection:
-        total = _fill(connection, edges)
+    with scratch(url) as connection:
+        total = fill_graph(connection, edges)
         finished = 0
         start = time.perf_counter()
         while finished < total:
@@ -78,7 +79,7 @@ def sql_node_runs_per_second(url: str, edges: list[tuple[int, int]], *, batch: i
 
 
 @contextmanager
-def _scratch(url: str) -> Iterator[psycopg.Connection]:
+def scratch(url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection in a schema of its own."""
     schema = sql.Identifier(f"limits_{secrets.token_hex(6)}")
     with psycopg.connect(_libpq_url(url), autocommit=True) as connection:
@@ -97,7 +98,7 @@ def _libpq_url(url: str) -> str:
     return scheme.partition("+")[0] + mark + rest
 
 
-def _fill(connection: psycopg.Connection, edges: list[tuple[int, int]]) -> int:
+def fill_graph(connection: psycopg.Connection, edges: list[tuple[int, int]]) -> int:
     nodes = {node for edge in edges for node in edge}
     needs = dict.fromkeys(nodes, 0)
     for _, down in edges:
@@ -124,9 +125,14 @@ def _nothing(_: int) -> None:
     """The no-op of the pool."""
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pool_calls_per_second(calls: int = 1000, *, workers: int = 2) -> float:
     """No-ops through a warm ProcessPoolExecutor, all submitted at once."""
-    with _warm_pool(workers) as pool:
+    with warm_pool(workers) as pool:
         start = time.perf_counter()
         list(pool.map(_nothing, range(calls)))
         return calls / (time.perf_counter() - start)
@@ -134,14 +140,14 @@ def pool_calls_per_second(calls: int = 1000, *, workers: int = 2) -> float:
 
 def pool_fibo_seconds(n: int = 33, *, calls: int = 10, workers: int = 2) -> float:
     """Wall time of some fibo(n) on a warm pool: what the processors need at least."""
-    with _warm_pool(workers) as pool:
+    with warm_pool(workers) as pool:
         start = time.perf_counter()
         list(pool.map(fibo, [n] * calls))
         return time.perf_counter() - start
 
 
 @contextmanager
-def _warm_pool(workers: int) -> Iterator[Executor]:
+def warm_pool(workers: int) -> Iterator[Executor]:
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(fibo, [20] * workers * 4))
         yield pool
