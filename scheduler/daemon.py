@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.engine import make_engine, transact
 from agentflow.db.migrate import require_current
 from agentflow.settings import Settings
 from executors import registry
 from executors.base import Executor, ExecutorContext
-from scheduler.duties import Duties
+from scheduler.duties import Duties, make_partitions
 from scheduler.fires import Fires
 from scheduler.folder import FolderSync
 from scheduler.gates import Gates
@@ -27,7 +28,7 @@ from scheduler.logwriter import LogWriter
 from scheduler.loop import Loop
 from scheduler.notifier import Notifier
 from scheduler.recovery import Recovery
-from scheduler.service import Service
+from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Daemon:
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)
-        duties.add("folder", FolderSync(self.engine, self.settings, self.identity).sync, self.settings.sync_interval)
+        sync = FolderSync(self.engine, self.settings, self.identity).sync
+        duties.add("folder", sync, self.settings.sync_interval, at_once=True)
         return duties
 
     def start(self) -> None:
@@ -86,6 +88,7 @@ class Daemon:
         sys.setswitchinterval(SWITCH_INTERVAL)
         with self.engine.connect() as connection:
             require_current(connection)
+        self._make_partitions()
         self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
         self._start_executors()
         transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
@@ -93,6 +96,13 @@ class Daemon:
         for service in self._services:
             service.start()
         log.info("scheduler_started", extra={"scheduler": str(self.identity.id), "executors": list(self._executors)})
+
+    def _make_partitions(self) -> None:
+        """A database that no scheduler has served for months lacks the current one; `run FILE` has no duties."""
+        try:
+            make_partitions(self.engine)
+        except DBAPIError as error:  # somebody holds the tables: the default partition takes the rows meanwhile
+            report_failure(log, "partitions", error)
 
     def _start_executors(self) -> None:
         assert self._work_dir is not None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
+from agentflow.db.engine import transact
 from agentflow.db.partitions import ensure_partitions, rows_in_default
 from agentflow.db.queries.locks import database_now
 from scheduler.consistency import Consistency
@@ -33,10 +35,10 @@ class Duties:
         # It logs every round at INFO; what matters the duties log themselves.
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self.add("consistency", Consistency(engine).check, CONSISTENCY_EVERY)
-        self.add("partitions", self._partitions, PARTITIONS_EVERY)
+        self.add("partitions", lambda: make_partitions(engine), PARTITIONS_EVERY)
 
-    def add(self, name: str, duty: Callable[[], object], seconds: float) -> None:
-        """Run `duty` every so many seconds."""
+    def add(self, name: str, duty: Callable[[], object], seconds: float, *, at_once: bool = False) -> None:
+        """Run `duty` every so many seconds, the first time after the interval or at once."""
 
         def guarded() -> None:
             try:
@@ -44,10 +46,11 @@ class Duties:
             except Exception as error:  # noqa: BLE001 - a duty that fails is tried again at its next time
                 report_failure(log, name, error)
 
-        self._scheduler.add_job(guarded, "interval", seconds=seconds, id=name)
+        first = {"next_run_time": datetime.now(UTC)} if at_once else {}
+        self._scheduler.add_job(guarded, "interval", seconds=seconds, id=name, **first)
 
     def start(self) -> None:
-        """Start the clock; the first round of each duty comes after its interval."""
+        """Start the clock."""
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -55,10 +58,12 @@ class Duties:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
-    def _partitions(self) -> None:
-        with self._engine.begin() as connection:
-            made = ensure_partitions(connection, database_now(connection))
-            if rows_in_default(connection):
-                log.error("rows_in_default_partition")
-        if made:
-            log.info("partitions_made", extra={"partitions": made})
+
+def make_partitions(engine: Engine) -> None:
+    """Make the partitions of the months ahead; raise an alarm when rows landed where no month was made."""
+    made = transact(engine, lambda connection: ensure_partitions(connection, database_now(connection)))
+    if made:
+        log.info("partitions_made", extra={"partitions": made})
+    with engine.begin() as connection:
+        if rows_in_default(connection):
+            log.error("rows_in_default_partition")
