@@ -16,16 +16,15 @@ from sqlalchemy import Connection
 
 from agentflow.db.queries.attempts import (
     AttemptKey,
-    AttemptWrite,
     LockedAttempt,
     lock_attempts,
     parse_attempt_id,
     token_hash,
-    write_attempts,
 )
+from agentflow.db.queries.books import AttemptWrite, Event, NodeWrite
 from agentflow.db.queries.edges import not_chosen
 from agentflow.db.queries.locks import LockedRun
-from agentflow.db.queries.settle import Event, FinalNode, Settlement
+from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
 from agentflow.workload import Finished, Outcome, Started
 from scheduler.outcomes import NextStep, decide_outcome
@@ -54,7 +53,6 @@ class Applied:
 @dataclass(slots=True)
 class _Batch:
     settlement: Settlement
-    writes: list[AttemptWrite] = field(default_factory=list)
     finals: list[FinalNode] = field(default_factory=list)
     chosen: list[tuple[LockedAttempt, list[str]]] = field(default_factory=list)
     applied: Applied = field(default_factory=Applied)
@@ -74,7 +72,6 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     for loss in losses:
         if loss.key in attempts:
             _lose(batch, attempts[loss.key], runs[loss.key[0]], loss)
-    write_attempts(connection, batch.writes)
     batch.settlement.settle(batch.finals, not_chosen(connection, batch.chosen))
     batch.settlement.write(wake=batch.applied.ready > 0)
     applied = batch.applied
@@ -126,16 +123,9 @@ def _start(batch: _Batch, attempt: LockedAttempt, event: Started) -> None:
     if attempt.attempt_state is AttemptState.RUNNING:
         return
     run_id, node_no, map_index, number = attempt.key
-    batch.writes.append(
-        AttemptWrite(
-            attempt.key,
-            AttemptState.RUNNING,
-            NodeRunState.RUNNING,
-            event.at,
-            None,
-            attempt.failures,
-            attempt.losses,
-        )
+    batch.settlement.put(
+        NodeWrite((run_id, node_no, map_index), NodeRunState.RUNNING),
+        AttemptWrite(number, AttemptState.RUNNING, event.at, None, attempt.failures, attempt.losses),
     )
     batch.settlement.record(Event(run_id, "node", node_no, map_index, number, NodeRunState.RUNNING))
 
@@ -156,25 +146,28 @@ def _finish(
     output: str | None,
     error: dict[str, object] | None,
 ) -> None:
-    now = batch.settlement.now
-    ready = step.node_state is NodeRunState.READY
-    batch.writes.append(
-        AttemptWrite(
-            attempt.key,
-            step.attempt_state,
+    run_id, node_no, map_index, number = attempt.key
+    ready, final = step.node_state is NodeRunState.READY, step.node_state in NODE_RUN_FINAL
+    batch.settlement.put(
+        NodeWrite(
+            (run_id, node_no, map_index),
             step.node_state,
+            finished_at=finished_at if final else None,
+            resume_at=step.resume_at,
+            ready_at=batch.settlement.now if ready else None,
+        ),
+        AttemptWrite(
+            number,
+            step.attempt_state,
             started_at,
             finished_at,
             step.failures,
             step.losses,
-            resume_at=step.resume_at,
-            ready_at=now if ready else None,
             output=output if step.node_state is NodeRunState.SUCCESS else None,
             error=json.dumps(error) if error else None,
-        )
+        ),
     )
-    run_id, node_no, map_index, number = attempt.key
-    if step.node_state in NODE_RUN_FINAL:
+    if final:
         batch.finals.append(
             FinalNode(run_id, attempt.version_id, node_no, step.node_state, attempt.is_leaf, map_index, number)
         )

@@ -12,9 +12,10 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from agentflow.db.engine import transact
+from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.recount import recount_run
-from agentflow.db.queries.settle import Event, Settlement
+from agentflow.db.queries.settle import Settlement
 from agentflow.states import RunState
 
 log = logging.getLogger(__name__)

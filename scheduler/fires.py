@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -26,7 +28,7 @@ POLL = 5.0  # seconds
 HELD_AGAIN = 0.5  # seconds
 BATCH = 100  #: Triggers of one transaction.
 QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
-FIRES_MAX = 100  #: Fires of one trigger in one transaction; a long catch-up goes on in the next.
+RUNS_MAX = 200  #: Runs made in one transaction; a long catch-up goes on in the next.
 
 _DUE = text("""
 SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
@@ -34,15 +36,34 @@ SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.ne
   (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id) AS last_logical,
   (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id JOIN workflow_version v ON v.id = w.published_version_id
-WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:unusable AS bigint[])))
-ORDER BY t.next_fire_at LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED
+WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:passed AS bigint[])))
+  AND (t.id, w.published_version_id) NOT IN (
+    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))
+ORDER BY t.next_fire_at, t.id LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED FOR KEY SHARE OF w SKIP LOCKED
 """)
 _ADVANCE = text("UPDATE trigger SET next_fire_at = :next WHERE id = :id")
 _FIRE = text("""
 INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :date, :run, :outcome)
 ON CONFLICT DO NOTHING
 """)
-_NEXT = text("SELECT min(next_fire_at) FROM trigger WHERE active AND next_fire_at IS NOT NULL")
+_NEXT = text("""
+SELECT min(next_fire_at) FROM trigger
+WHERE active AND next_fire_at IS NOT NULL AND NOT (id = ANY(CAST(:unusable AS bigint[])))
+""")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction did."""
+
+    runs: int = 0
+    queued: dict[int, int] = field(default_factory=dict)  #: Runs made, by workflow.
+    progressed: bool = False
+    passed: set[int] = field(default_factory=set)  #: Triggers that stay due.
+
+    def created(self, workflow: int) -> None:
+        self.runs += 1
+        self.queued[workflow] = self.queued.get(workflow, 0) + 1
 
 
 class Fires(WorkerThread):
@@ -57,55 +78,71 @@ class Fires(WorkerThread):
         self._engine = engine
         self._on_created = on_created
         self._now = now
-        self._unusable: set[int] = set()  # triggers that this process cannot fire
+        self._unusable: dict[int, int] = {}  # trigger -> version with which this process cannot fire it
 
     def work(self) -> float:
         """Fire everything that is due; the seconds until the next fire."""
+        passed: set[int] = set()  # held or unusable: they stay due, and must not keep others from their turn
         while not self.stopping:
-            taken = transact(self._engine, self._fire_due)
-            if not taken:
+            batch = transact(self._engine, partial(self._fire_due, passed=passed))
+            if batch.progressed:
+                self._on_created()
+            elif not batch.passed:
                 break
-            self._on_created()
+            passed |= batch.passed
         with self._engine.begin() as connection:
-            following = connection.scalar(_NEXT)
+            following = connection.scalar(_NEXT, {"unusable": ints(self._unusable)})
             if following is None:
                 return POLL
             wait = (following - self._now(connection)).total_seconds()
             # A held catch-up stays due, and another scheduler may hold a row: look again soon, without spinning.
             return min(POLL, wait if wait > 0 else HELD_AGAIN)
 
-    def _fire_due(self, connection: Connection) -> int:
+    def _fire_due(self, connection: Connection, passed: Set[int]) -> _Batch:
         now = self._now(connection)
-        rows = connection.execute(_DUE, {"now": now, "limit": BATCH, "unusable": ints(self._unusable)}).all()
-        progressed = 0
-        for row in rows:
-            progressed += self._fire(connection, row, now)
-        if progressed:
+        parameters = {
+            "now": now,
+            "limit": BATCH,
+            "passed": ints(passed),
+            "unusable": ints(self._unusable),
+            "unusable_versions": ints(self._unusable.values()),
+        }
+        batch = _Batch()
+        for row in connection.execute(_DUE, parameters).all():
+            if batch.runs >= RUNS_MAX:
+                break
+            if self._fire(connection, row, now, batch):
+                batch.progressed = True
+            else:
+                batch.passed.add(row.id)
+        if batch.progressed:
             notify_ready(connection)
-        return progressed
+        return batch
 
-    def _fire(self, connection: Connection, row: Any, now: datetime) -> bool:
+    def _fire(self, connection: Connection, row: Any, now: datetime, batch: _Batch) -> bool:
         """Fire one trigger; whether that made progress (a held catch-up does not)."""
+        room = max(0, QUEUE_MAX - row.queued - batch.queued.get(row.workflow_id, 0))
         try:
-            plan = plan_fires(_trigger_row(row), now, limit=FIRES_MAX, room=max(0, QUEUE_MAX - row.queued))
+            plan = plan_fires(_trigger_row(row), now, limit=RUNS_MAX - batch.runs, room=room)
             params = check_params(row.params or {}, row.config.get("params", {}))
         except AgentFlowError as error:
             # Another scheduler, with newer time zone data say, may be able to: it stays due, but not for this one.
             log.error("trigger_unusable", extra={"workflow": row.name, "trigger": row.id, "error": str(error)})
-            self._unusable.add(row.id)
+            self._unusable[row.id] = row.version_id
             return False
         for date in plan.fires:
-            self._start(connection, row, date, params, now)
+            if self._start(connection, row, date, params, now):
+                batch.created(row.workflow_id)
         if plan.skipped is not None:
             connection.execute(_FIRE, {"trigger": row.id, "date": plan.skipped, "run": None, "outcome": "skipped"})
             log.warning("fire_skipped", extra={"workflow": row.name, "logical_date": plan.skipped.isoformat()})
         connection.execute(_ADVANCE, {"id": row.id, "next": plan.next_fire_at})
         return _progressed(plan, row.next_fire_at)
 
-    def _start(self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime) -> None:
+    def _start(self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime) -> bool:
         fired = connection.execute(_FIRE, {"trigger": row.id, "date": date, "run": None, "outcome": "run"})
         if fired.rowcount == 0:
-            return  # it fired before: the clock jumped back, or the trigger was applied again
+            return False  # it fired before: the clock jumped back, or the trigger was applied again
         run_id = insert_run(
             connection,
             workspace=row.workspace_id,
@@ -122,6 +159,7 @@ class Fires(WorkerThread):
             text("UPDATE fire SET run_id = :run WHERE trigger_id = :trigger AND logical_date = :date"),
             {"run": run_id, "trigger": row.id, "date": date},
         )
+        return True
 
 
 def _trigger_row(row: Any) -> TriggerRow:

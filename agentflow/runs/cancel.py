@@ -10,9 +10,10 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
 from agentflow.db.arrays import uuids
+from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
 from agentflow.db.queries.recount import recount_open
-from agentflow.db.queries.settle import Event, Settlement
+from agentflow.db.queries.settle import Settlement
 from agentflow.errors import NotFound
 from agentflow.runs.ids import parse_run_id
 from agentflow.states import RunState

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.recount import recount_run
-from agentflow.db.queries.settle import Event, Settlement
+from agentflow.db.queries.settle import Settlement
 from agentflow.errors import Conflict, NotFound, UsageError
 from agentflow.runs.clear import REOPEN
 from agentflow.runs.ids import parse_run_id

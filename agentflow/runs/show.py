@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import workspace_id
+from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.errors import NotFound, UsageError
@@ -43,6 +43,8 @@ WHERE r.workspace_id = :workspace AND r.id < :before AND (:hidden OR NOT r.hidde
   AND (CAST(:workflow AS text) IS NULL OR w.name = :workflow) AND (CAST(:state AS text) IS NULL OR r.state = :state)
 ORDER BY r.id DESC LIMIT :limit
 """)
+#: Also one that only `run FILE` knows.
+_HAS_WORKFLOW = text("SELECT EXISTS (SELECT FROM workflow WHERE workspace_id = :workspace AND name = :workflow)")
 _AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 
@@ -117,11 +119,19 @@ def list_runs(
     hidden: bool = False,
     workspace: str = DEFAULT_WORKSPACE,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of runs, the newest first, and the cursor of the next page (None at the end)."""
+    """A page of runs, the newest first, and the cursor of the next page (None at the end).
+
+    Raises:
+        NotFound: There is no workflow of the name to filter by.
+        UsageError: The cursor is not one of ours.
+    """
+    owner = workspace_id(connection, workspace)
+    if workflow is not None and not connection.scalar(_HAS_WORKFLOW, {"workspace": owner, "workflow": workflow}):
+        find_workflow(connection, workflow, workspace=workspace)  # raises, and suggests a similar name
     rows = connection.execute(
         _LIST,
         {
-            "workspace": workspace_id(connection, workspace),
+            "workspace": owner,
             "before": _read_cursor(cursor) if cursor else _AFTER_ALL,
             "hidden": hidden,
             "workflow": workflow,

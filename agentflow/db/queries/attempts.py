@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.db.arrays import ints, times, uuids, words
+from agentflow.db.arrays import ints, uuids
 from agentflow.db.queries.locks import RUN_COLUMNS, LockedRun, locked_run
 from agentflow.states import AttemptState, NodeRunState
 
@@ -125,76 +125,6 @@ def _locked_attempt(row: Any) -> LockedAttempt:
         retry_delay=row.retry_delay,
         retry_backoff=row.retry_backoff,
         retry_max_delay=row.retry_max_delay,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptWrite:
-    """The decided end (or start) of an attempt: what to store, in one row of one statement."""
-
-    key: AttemptKey
-    attempt_state: AttemptState
-    node_state: NodeRunState
-    started_at: datetime | None
-    finished_at: datetime | None  #: Null while it runs.
-    failures: int
-    losses: int
-    resume_at: datetime | None = None
-    ready_at: datetime | None = None
-    output: str | None = None  #: JSON text.
-    error: str | None = None  #: JSON text.
-
-
-_WRITE = text("""
-WITH k AS (
-  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
-    CAST(:a_states AS text[]), CAST(:n_states AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]),
-    CAST(:failures AS int[]), CAST(:losses AS int[]), CAST(:resumes AS timestamptz[]), CAST(:readies AS timestamptz[]),
-    CAST(:errors AS text[]), CAST(:outputs AS text[]))
-    AS t(run_id, node_no, map_index, attempt, a_state, n_state, started_at, finished_at, failures, losses, resume_at,
-         ready_at, error, output)
-), o AS (
-  INSERT INTO output (run_id, node_no, map_index, value, bytes)
-  SELECT run_id, node_no, map_index, CAST(output AS json), octet_length(output) FROM k WHERE output IS NOT NULL
-  ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
-), a AS (
-  UPDATE attempt SET state = k.a_state, started_at = coalesce(k.started_at, attempt.started_at),
-    finished_at = k.finished_at, error = CAST(k.error AS json)
-  FROM k WHERE attempt.run_id = k.run_id AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
-    AND attempt.attempt = k.attempt AND attempt.run_id = ANY(CAST(:all_runs AS uuid[]))
-)
-UPDATE node_run nr SET state = k.n_state, started_at = coalesce(k.started_at, nr.started_at),
-  finished_at = CASE WHEN k.n_state IN ('success', 'failed', 'skipped', 'cancelled') THEN k.finished_at END,
-  failures = k.failures, losses = k.losses, resume_at = k.resume_at, resume_key = NULL,
-  ready_at = coalesce(k.ready_at, nr.ready_at), error = CAST(k.error AS json)
-FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
-  AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
-""")
-
-
-def write_attempts(connection: Connection, writes: Sequence[AttemptWrite]) -> None:
-    """Store starts and ends of locked attempts, their node runs and outputs."""
-    if not writes:
-        return
-    connection.execute(
-        _WRITE,
-        {
-            "runs": uuids(w.key[0] for w in writes),
-            "nos": ints(w.key[1] for w in writes),
-            "maps": ints(w.key[2] for w in writes),
-            "attempts": ints(w.key[3] for w in writes),
-            "a_states": words(w.attempt_state for w in writes),
-            "n_states": words(w.node_state for w in writes),
-            "starts": times(w.started_at for w in writes),
-            "ends": times(w.finished_at for w in writes),
-            "failures": ints(w.failures for w in writes),
-            "losses": ints(w.losses for w in writes),
-            "resumes": times(w.resume_at for w in writes),
-            "readies": times(w.ready_at for w in writes),
-            "errors": [w.error for w in writes],
-            "outputs": [w.output for w in writes],
-            "all_runs": uuids({w.key[0] for w in writes}),
-        },
     )
 
 

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import ints, uuids
 from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import database_now, lock_runs
-from agentflow.db.queries.settle import Event, Settlement
+from agentflow.db.queries.settle import Settlement
 from agentflow.states import RunState
 
 BATCH = 200  #: Runs started in one transaction.
