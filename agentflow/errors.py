@@ -104,7 +104,11 @@ class ParamError(AgentFlowError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        super().__init__("\n".join(f"{problem.path}: {problem.message}" for problem in problems))
+        super().__init__("\n".join(self._line(problem) for problem in problems))
+
+    @staticmethod
+    def _line(problem: Problem) -> str:
+        return f"{problem.path}: {problem.message}" + (f" ({problem.hint})" if problem.hint else "")
 
     def as_document(self) -> dict[str, Any]:
         """The `error` object with every wrong param."""

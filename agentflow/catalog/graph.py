@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
@@ -81,9 +83,11 @@ def _pools(connection: Connection, workflow: int, policies: dict[str, NodePolicy
     known = {row.name: row.id for row in rows}
     for node, policy in policies.items():
         if policy.pool not in known:
+            close = difflib.get_close_matches(policy.pool, known, n=1)
+            meant = f"did you mean `{close[0]}`? Else create it" if close else "create it"
             raise NotFound(
                 f"nodes.{node}.pool: there is no pool {policy.pool!r}.",
-                hint=f"create it: agentflow pools set {policy.pool} SLOTS",
+                hint=f"{meant}: agentflow pools set {policy.pool} SLOTS",
             )
     return known
 

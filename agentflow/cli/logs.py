@@ -55,9 +55,14 @@ def logs(
 
 def print_line(console: Console, line: Line, *, with_node: bool) -> None:
     """One line: time, node, text. Colours of the program stay in a terminal, other control codes never do."""
+    name = line["node"] if line["map_index"] is None else f"{line['node']}[{line['map_index']}]"
+    if not console.is_terminal:  # rich would take 30 times as long, which a million lines make felt
+        mark = "! " if line["stream"] == "stderr" else ""
+        shown = f"{output.clean(name)} " if with_node else ""
+        sys.stdout.write(f"{line['at'][11:23]} {shown}{mark}{output.clean(line['text'])}\n")
+        return
     from rich.text import Text
 
-    name = line["node"] if line["map_index"] is None else f"{line['node']}[{line['map_index']}]"
     text = Text.from_ansi(output.clean(line["text"], colours=console.is_terminal))
     if line["level"] in _LEVELS and not text.spans:
         text.stylize(_LEVELS[line["level"]])

@@ -122,6 +122,8 @@ def _problem(error: BaseException, file: Path, doing: str) -> dict[str, Any]:
         message, hint = f"{doing} needs more memory than reading a file may use", "load data in a @node function"
     elif isinstance(error, WorkflowBodyError):
         message, hint = error.message, error.hint
+    elif isinstance(error, SyntaxError) and "(unicode error) 'utf-8'" in str(error):
+        message, hint = f"the file is not UTF-8: {error}", "save it as UTF-8"
     else:
         message, hint = f"{type(error).__name__}: {error}", None
     line = error.lineno if isinstance(error, SyntaxError) and _same(error.filename, file) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentflow.documents import kind_of
-from agentflow.errors import FileNotReadable, ImportFailed, UsageError
+from agentflow.errors import FileNotReadable, ImportFailed, Problem, SpecError, UsageError
 from agentflow.loader.process import DEFAULT_LIMITS, ChildLimits
 from agentflow.loader.sources import SourceFile, load_source
 
@@ -35,7 +35,9 @@ def load_python(path: Path, *, root: Path | None = None, limits: ChildLimits = D
         ImportFailed: It raises, hangs, exits or crashes, or one of its workflows is not valid.
     """
     if not path.is_file():
-        raise FileNotReadable(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+        if path.exists():
+            raise FileNotReadable(f"{path} is not a file", hint="name one workflow file")
+        raise FileNotReadable(f"{path} does not exist", hint="check the path; it is relative to where you are")
     base = root if root is not None else bundle_root(path)
     file = path.absolute()
     source = SourceFile(file, file.relative_to(base.absolute()).as_posix(), base.absolute(), "python", "")
@@ -55,8 +57,8 @@ def load_workflows(path: Path, name: str | None = None, *, root: Path | None = N
 
     Raises:
         FileNotReadable: It cannot be read.
-        SpecError: It is not valid.
-        UsageError: It has no workflow, none of this name, or an ending that is not a workflow file's.
+        SpecError: It is not valid, or has no workflow at all.
+        UsageError: It has none of this name, or an ending that is not a workflow file's.
     """
     kind = kind_of(path.name)
     if kind == "python":
@@ -68,7 +70,8 @@ def load_workflows(path: Path, name: str | None = None, *, root: Path | None = N
     else:
         raise UsageError(f"{path} is no workflow file", hint="these end in .yaml, .yml, .json or .py")
     if not specs:
-        raise UsageError(f"{path} has no workflow", hint="decorate a function at its top level with @workflow")
+        hint = "decorate a function at its top level with @workflow"
+        raise SpecError([Problem("the file has no workflow", line=1, hint=hint)], file=str(path))
     if name is None:
         return specs
     chosen = [spec for spec in specs if spec.name == name]

@@ -157,7 +157,10 @@ def _output(path: Path, limit: int, stdout: str) -> Any:
     if not path.is_file() or path.stat().st_size == 0:
         return {"exit_code": 0, "stdout": stdout}
     if path.stat().st_size > limit:
-        raise NodeFailed(f"$AGENTFLOW_OUTPUT holds {path.stat().st_size:,} bytes, more than the {limit:,} allowed")
+        raise NodeFailed(
+            f"$AGENTFLOW_OUTPUT holds {path.stat().st_size:,} bytes, more than the {limit:,} allowed "
+            "(AGENTFLOW_OUTPUT_MAX); store the data elsewhere and write a reference to it"
+        )
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any, Final
 
+_STEPS_SHOWN: Final = 12  # steps of a path that a message names
 DEPTH_MAX: Final = 200  # levels; deeper values break readers of the document, cycles have no end
 
 
@@ -41,7 +42,7 @@ def encode(value: Any, limit: int) -> str:
         _Walk(limit).check(value, 0)
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except _Wrong as wrong:
-        raise OutputInvalid(f"output{''.join(reversed(wrong.steps))} {wrong.reason}") from None
+        raise OutputInvalid(f"output{_place(wrong.steps)} {wrong.reason}") from None
     except _TooLarge:
         raise _too_large(limit) from None
     except ValueError as error:  # an integer with more digits than Python converts
@@ -49,6 +50,14 @@ def encode(value: Any, limit: int) -> str:
     if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
         raise _too_large(limit)
     return text
+
+
+def _place(steps: list[str]) -> str:
+    """The path that an unwound walk collected, innermost step first; the middle of a very deep one is left out."""
+    if len(steps) > _STEPS_SHOWN:
+        half = _STEPS_SHOWN // 2
+        steps = [*steps[:half], "…", *steps[-half:]]
+    return "".join(reversed(steps))
 
 
 def _too_large(limit: int) -> OutputInvalid:

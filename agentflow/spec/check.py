@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agentflow.errors import NodeTypeUnknown, NodeTypeUnusable, SpecError
 from agentflow.graph import check_size, find_cycle
+from agentflow.spec.check_executors import executor_findings
 from agentflow.spec.check_templates import template_findings
 from agentflow.spec.check_triggers import trigger_findings
 from agentflow.spec.findings import Finding, did_you_mean, path_of
@@ -36,6 +37,7 @@ def check(spec: WorkflowSpec, broken: Broken = Broken()) -> Iterator[Finding]:
         yield from (Finding((problem.path,), problem.message, problem.hint, of_key=True) for problem in error.problems)
         return
     yield from unsupported(spec)
+    yield from executor_findings(spec)
     for name, schema in spec.params.items():
         yield from schema_findings(schema, ("params", name))
     graph = list(_graph_findings(spec, broken))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -83,7 +84,12 @@ def read_cli_params(schema: Schemas, pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, FileNotReadable) as error:
             unreadable.add(name)
             findings.append(Finding((name,), str(error)))
-    findings += [finding for finding in param_findings(schema, given) if finding.path[0] not in unreadable]
+    for finding in param_findings(schema, given):
+        name = str(finding.path[0])
+        if name in schema and name not in given:
+            findings.append(replace(finding, hint=f"give it: --param {name}=VALUE"))
+        elif name not in unreadable:
+            findings.append(finding)
     _raise(findings)
     return given
 

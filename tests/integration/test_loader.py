@@ -373,7 +373,7 @@ def test_load_workflows_says_what_a_file_lacks(tmp_path):
     assert "one, two" in (several.value.hint or "")
     with pytest.raises(UsageError, match="no workflow 'x'"):
         load_workflows(tmp_path / "two.py", "x")
-    with pytest.raises(UsageError, match="has no workflow"):
+    with pytest.raises(SpecError, match=r"none\.py:1: the file has no workflow"):
         load_workflows(tmp_path / "none.py")
     with pytest.raises(UsageError, match="no workflow file"):
         load_workflows(tmp_path / "x.txt")
