@@ -1,0 +1,223 @@
+"""Kill any process at any moment: the run still ends right (DESIGN section 1, promise 1). Real processes throughout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentflow.db import migrate
+from agentflow.postgres import EmbeddedPostgres
+from agentflow.postgres.config import UNSAFE_FAST
+from tests.acceptance.crash_kit import Site, blocks, check_aftermath, until
+
+pytestmark = pytest.mark.chaos
+
+GRAPH = blocks(8)  # 200 nodes
+TAKEN_OVER = 10.5  # seconds: dead after 8, looked for every 2, and a moment
+
+
+@pytest.fixture
+def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
+    """A database on the tests' server; nothing that ran on it may be left."""
+    site = Site(database_url, tmp_path)
+    yield site
+    print(site.said())
+    site.close()
+
+
+@pytest.fixture
+def own_postgres(open_home: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that may be killed."""
+    postgres = EmbeddedPostgres(open_home, settings=UNSAFE_FAST)
+    postgres.attach()
+    yield postgres
+    postgres.detach()
+
+
+@pytest.fixture
+def own_site(own_postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[Site]:
+    """A database that may be killed."""
+    migrate.upgrade(own_postgres.url)
+    site = Site(own_postgres.url, tmp_path)
+    yield site
+    print(site.said())
+    site.close()
+
+
+def kill_server(postgres: EmbeddedPostgres) -> None:
+    """SIGKILL to the postmaster and all its children."""
+    import psutil
+
+    postmaster = psutil.Process(int((postgres.home / "postgres/data/postmaster.pid").read_text().split()[0]))
+    family = [postmaster, *postmaster.children(recursive=True)]
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_another_scheduler_takes_over_after_a_kill(site: Site) -> None:
+    first = site.scheduler()
+    run = site.start_run(GRAPH, seconds=0.05)
+    site.at_work(run, 60)
+    second = site.scheduler()
+    until(lambda: len(site.open_attempts(first)) >= 2, what="the first one has attempts")
+    first.kill()
+    first.wait()
+    killed = time.monotonic()
+    left = {(row["node_id"], row["attempt"]) for row in site.open_attempts(first)}
+    until(lambda: not site.open_attempts(first), TAKEN_OVER, "its attempts are taken over")
+    assert time.monotonic() - killed < TAKEN_OVER
+    site.end(run)
+
+    states = check_aftermath(site, run, GRAPH)
+    lost = {(row["node_id"], row["attempt"]) for row in site.attempts(run) if row["state"] == "lost"}
+    assert lost == left
+    assert states["lost"] == len(left)
+    assert site.stop(second) < 5
+    assert site.leftovers() == []
+
+
+def test_a_killed_worker_process_costs_one_attempt_only(site: Site) -> None:
+    scheduler = site.scheduler()
+    run = site.start_run(GRAPH, seconds=0.05)
+    killed: set[int] = set()
+    for done in (40, 80, 120):
+        site.at_work(run, done)
+        busy = {note["pid"] for note in site.notes("start")}
+        worker = until(lambda: next((w for w in site.workers(scheduler) if w.pid in busy - killed), None))  # noqa: B023
+        worker.kill()
+        killed.add(worker.pid)
+    site.end(run)
+    states = check_aftermath(site, run, GRAPH)
+    assert states["lost"] <= 3
+    assert site.stop(scheduler) < 5
+    assert site.leftovers() == []
+
+
+def test_a_killed_postgres_loses_nothing_that_it_had_confirmed(own_site: Site, own_postgres: EmbeddedPostgres) -> None:
+    scheduler = own_site.scheduler()
+    run = own_site.start_run(GRAPH, seconds=0.05)
+    for done in (40, 100):
+        own_site.at_work(run, done)
+        kill_server(own_postgres)
+        assert own_postgres.ensure_running() == own_site.url
+    own_site.end(run)
+    states = check_aftermath(own_site, run, GRAPH)
+    # A claim whose confirmation was lost with the server: its attempts were never handed out.
+    assert states["lost"] <= 8
+    assert own_site.schedulers(scheduler, "alive") == own_site.schedulers(scheduler, "alive", "dead")
+    assert own_site.stop(scheduler) < 5
+    assert own_site.leftovers() == []
+
+
+def test_schedulers_go_on_after_an_outage_longer_than_their_lease(
+    own_site: Site, own_postgres: EmbeddedPostgres
+) -> None:
+    graph = {f"node_{number}": [] for number in range(8)}
+    schedulers = [own_site.scheduler(AGENTFLOW_PARALLELISM="4") for _ in range(2)]
+    run = own_site.start_run(graph, seconds=11)
+    until(lambda: len(own_site.notes("start")) == 8, what="all nodes run")
+    kill_server(own_postgres)
+    down_until = time.monotonic() + 9
+    until(lambda: time.monotonic() > down_until)
+    own_postgres.ensure_running()
+    own_site.end(run)
+    states = check_aftermath(own_site, run, graph)
+    assert states["lost"] == 0
+    for scheduler in schedulers:
+        assert len(own_site.schedulers(scheduler, "alive", "dead")) == 1
+        os.kill(scheduler.pid, signal.SIGTERM)
+    for scheduler in schedulers:
+        assert scheduler.wait(6) == 0
+    assert own_site.leftovers() == []
+
+
+def test_a_scheduler_stopped_for_long_starts_nothing_that_others_have_taken_over(site: Site) -> None:
+    sleeper = site.scheduler()
+    run = site.start_run(GRAPH, seconds=0.1)
+    site.at_work(run, 30)
+    other = site.scheduler()
+
+    def stopped_at_work() -> bool:
+        """It sleeps while a node of its has ended that it could not tell of."""
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        late = time.monotonic() + 0.3
+        while time.monotonic() < late:
+            ended = {note["node"] for note in site.notes("end")}
+            if ended & {row["node_id"] for row in site.open_attempts(sleeper)}:
+                return True
+            time.sleep(0.02)
+        os.kill(sleeper.pid, signal.SIGCONT)
+        return False
+
+    until(stopped_at_work, what="it sleeps with late results")
+    asleep = time.monotonic()
+    old_ids = site.schedulers(sleeper, "alive")
+    held = {row["node_id"] for row in site.open_attempts(sleeper)}
+    until(lambda: not site.open_attempts(sleeper), TAKEN_OVER, "its attempts are taken over")
+    until(lambda: time.monotonic() > asleep + 12, 15)
+    site.end(run)
+    before = {(note["node"], note["pid"], note["at"]) for note in site.notes("start")}
+    os.kill(sleeper.pid, signal.SIGCONT)
+    new_ids = until(lambda: site.schedulers(sleeper, "alive"), what="it goes on under a new id")
+
+    assert not set(new_ids) & set(old_ids)
+    assert site.schedulers(sleeper, "dead") == old_ids
+    until(lambda: site.events(run, "refused"), what="late results are recorded")
+    assert {(note["node"], note["pid"], note["at"]) for note in site.notes("start")} == before
+    check_aftermath(site, run, GRAPH)
+    refused = site.events(run, "refused")
+    assert {event["detail"]["reported"] for event in refused} <= {"success", "lost", "started"}
+    assert {event["detail"]["attempt_state"] for event in refused} == {"lost"}
+    assert len(refused) <= len(held)
+
+    assert site.stop(other) < 5
+    small = blocks(1, fan=5, chain=1)
+    site.journal.unlink()
+    site.end(site.start_run(small, seconds=0.01, name="later"), 10)  # it is as good as new
+    assert site.stop(sleeper) < 5
+    assert site.leftovers() == []
+
+
+def test_two_schedulers_share_a_run_without_a_node_twice(site: Site) -> None:
+    graph = blocks(4, fan=120)  # 500 nodes
+    schedulers = [site.scheduler(AGENTFLOW_LOG_LEVEL="WARNING") for _ in range(2)]
+    rounds = []
+    for number in range(3):
+        site.journal.unlink(missing_ok=True)
+        run = site.start_run(graph, seconds=0, name=f"round_{number}".replace("_", "-"))
+        site.end(run)
+        assert check_aftermath(site, run, graph) == {"success": 500}
+        rounds.append(run)
+    owners = site.value("SELECT count(DISTINCT scheduler_id) FROM attempt WHERE run_id = ANY(%s)", rounds)
+    assert owners == 2
+    for scheduler in schedulers:
+        assert site.stop(scheduler) < 5
+    assert site.leftovers() == []
+
+
+def test_a_scheduler_that_is_asked_to_stop_records_its_attempts_as_lost(site: Site) -> None:
+    graph = {"quick": [], **{f"slow_{number}": [] for number in range(3)}, "last": ["slow_0", "slow_1", "slow_2"]}
+    first = site.scheduler()
+    run = site.start_run(graph, seconds=4)
+    until(lambda: len(site.notes("start")) == 4, what="nodes run")
+    assert site.stop(first) < 5
+    assert first.returncode == 0
+    assert site.leftovers() == []
+    assert site.schedulers(first, "stopped")
+    ended = site.attempts(run)
+    assert {row["state"] for row in ended} == {"lost"}
+    assert {row["error"]["type"] for row in ended} == {"Shutdown"}
+    second = site.scheduler()
+    until(lambda: len(site.notes("start")) == 8, 3, "they run again at once")
+    site.end(run)
+    assert check_aftermath(site, run, graph)["lost"] == 4
+    assert site.stop(second) < 5
