@@ -64,13 +64,13 @@ class Daemon:
         )
         self._heartbeat = Heartbeat(self.engine, self.identity, self._declared_dead)
         self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter]
-        woken = [self.inbox.wake, self.starter.wake, self.gates.wake]
+        later = [self.gates.wake]
         if not reserved_only:
             fires = Fires(self.engine, self.starter.wake)
-            woken.append(fires.wake)
+            later.append(fires.wake)
             self._services += [fires, Recovery(self.engine, self.identity, self.inbox.wake), self._duties()]
         listen = settings.listen_database_url or url
-        self._services.append(Notifier(listen, woken, self.loop.is_own_backend))
+        self._services.append(Notifier(listen, [self.starter.wake, self.inbox.wake], later, self.loop.is_own_backend))
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)
@@ -90,7 +90,11 @@ class Daemon:
             require_current(connection)
         self._make_partitions()
         self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
-        self._start_executors()
+        try:
+            self._start_executors()
+        except BaseException:
+            self._discard()
+            raise
         transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
         self._logs.start()
         for service in self._services:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -30,15 +31,16 @@ BATCH = 100  #: Triggers of one transaction.
 QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
 RUNS_MAX = 200  #: Runs made in one transaction; a long catch-up goes on in the next.
 
-_DUE = text("""
+_USABLE = """(t.id, w.published_version_id) NOT IN (
+    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))"""
+_DUE = text(f"""
 SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
   w.workspace_id, w.name, w.published_version_id AS version_id, v.spec -> 'params' AS params,
   (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id) AS last_logical,
   (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id JOIN workflow_version v ON v.id = w.published_version_id
 WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:passed AS bigint[])))
-  AND (t.id, w.published_version_id) NOT IN (
-    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))
+  AND {_USABLE}
 ORDER BY t.next_fire_at, t.id LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED FOR KEY SHARE OF w SKIP LOCKED
 """)
 _ADVANCE = text("UPDATE trigger SET next_fire_at = :next WHERE id = :id")
@@ -46,9 +48,9 @@ _FIRE = text("""
 INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :date, :run, :outcome)
 ON CONFLICT DO NOTHING
 """)
-_NEXT = text("""
-SELECT min(next_fire_at) FROM trigger
-WHERE active AND next_fire_at IS NOT NULL AND NOT (id = ANY(CAST(:unusable AS bigint[])))
+_NEXT = text(f"""
+SELECT t.next_fire_at FROM trigger t JOIN workflow w ON w.id = t.workflow_id
+WHERE t.active AND t.next_fire_at IS NOT NULL AND {_USABLE} ORDER BY t.next_fire_at LIMIT 1
 """)
 
 
@@ -91,22 +93,16 @@ class Fires(WorkerThread):
                 break
             passed |= batch.passed
         with self._engine.begin() as connection:
-            following = connection.scalar(_NEXT, {"unusable": ints(self._unusable)})
+            following = connection.scalar(_NEXT, self._without_unusable())
             if following is None:
                 return POLL
             wait = (following - self._now(connection)).total_seconds()
             # A held catch-up stays due, and another scheduler may hold a row: look again soon, without spinning.
             return min(POLL, wait if wait > 0 else HELD_AGAIN)
 
-    def _fire_due(self, connection: Connection, passed: Set[int]) -> _Batch:
+    def _fire_due(self, connection: Connection, passed: AbstractSet[int]) -> _Batch:
         now = self._now(connection)
-        parameters = {
-            "now": now,
-            "limit": BATCH,
-            "passed": ints(passed),
-            "unusable": ints(self._unusable),
-            "unusable_versions": ints(self._unusable.values()),
-        }
+        parameters = {"now": now, "limit": BATCH, "passed": ints(passed)} | self._without_unusable()
         batch = _Batch()
         for row in connection.execute(_DUE, parameters).all():
             if batch.runs >= RUNS_MAX:
@@ -118,6 +114,9 @@ class Fires(WorkerThread):
         if batch.progressed:
             notify_ready(connection)
         return batch
+
+    def _without_unusable(self) -> dict[str, Any]:
+        return {"unusable": ints(self._unusable), "unusable_versions": ints(self._unusable.values())}
 
     def _fire(self, connection: Connection, row: Any, now: datetime, batch: _Batch) -> bool:
         """Fire one trigger; whether that made progress (a held catch-up does not)."""

@@ -15,21 +15,33 @@ from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX
 log = logging.getLogger(__name__)
 
 CHECK = 1.0  #: Seconds between looks whether to stop.
+QUIET = 0.05  #: Seconds without a notification after which the less urgent services are woken.
 
 
 class Notifier:
     """Calls back for each notification, and once after every (re)connect: what was missed meanwhile must be read."""
 
     def __init__(
-        self, url: str, callbacks: Sequence[Callable[[], None]], is_own: Callable[[int], bool] = lambda _pid: False
+        self,
+        url: str,
+        urgent: Sequence[Callable[[], None]],
+        later: Sequence[Callable[[], None]] = (),
+        is_own: Callable[[int], bool] = lambda _pid: False,
     ) -> None:
-        """`is_own` tells by a backend's process id whether a notification is the scheduler's own echo."""
+        """
+        Args:
+            url: The database; a pooler in between must not swallow notifications.
+            urgent: Called at once, in this order.
+            later: Called when no notification came for QUIET seconds: what may wait must not compete for the processor
+                with a run that somebody has just asked for.
+            is_own: Whether a backend's process id is the scheduler's own: its echo tells nothing new.
+        """
         self._url = libpq_url(url)
-        self._callbacks = callbacks
+        self._urgent = urgent
+        self._later = later
         self._is_own = is_own
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._connection: psycopg.Connection | None = None
 
     def start(self) -> None:
         """Start listening."""
@@ -52,7 +64,7 @@ class Notifier:
                 ) as connection:
                     connection.execute(f"LISTEN {READY}")
                     backoff = BACKOFF_FIRST
-                    self._call()
+                    _call([*self._urgent, *self._later])
                     self._listen(connection)
             except psycopg.Error as error:
                 log.warning("listen_lost", extra={"error": str(error).strip().splitlines()[0] if str(error) else ""})
@@ -60,11 +72,18 @@ class Notifier:
                 backoff = min(backoff * 2, BACKOFF_MAX)
 
     def _listen(self, connection: psycopg.Connection) -> None:
+        waiting = False  # whether `later` has not been called since the last notification
         while not self._stopping.is_set():
-            for note in connection.notifies(timeout=CHECK, stop_after=1):
+            heard = False
+            for note in connection.notifies(timeout=QUIET if waiting else CHECK, stop_after=1):
                 if not self._is_own(note.pid):
-                    self._call()
+                    heard = waiting = True
+                    _call(self._urgent)
+            if waiting and not heard:
+                waiting = False
+                _call(self._later)
 
-    def _call(self) -> None:
-        for callback in self._callbacks:
-            callback()
+
+def _call(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import uuid
@@ -16,6 +17,7 @@ import typer
 from agentflow.cli import context, output, run_output, sources
 from agentflow.cli.files import uses_code
 from agentflow.cli.output import JsonFlag
+from agentflow.errors import ExecutorUnknown
 from agentflow.states import RunState, TriggeredBy
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     from agentflow.bundles import Bundle
     from agentflow.cli.context import Session
+    from agentflow.settings import Settings
     from agentflow.spec import WorkflowSpec
+
+log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 
@@ -36,7 +41,7 @@ def run(
     param: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A param; K=@FILE reads JSON. Repeatable.")
     ] = None,
-    executor: Annotated[str | None, typer.Option(metavar="NAME", help="Run every node on this executor.")] = None,
+    executor: Annotated[str | None, typer.Option(metavar="NAME", help="Executor of nodes that name none.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run a workflow file to its end; exit 1 unless it succeeds. Ctrl-C cancels, twice kills."""
@@ -48,12 +53,33 @@ def run(
     params = check_params(dict(spec.params), read_cli_params(dict(spec.params), param or []))
     bundle = _bundle(spec, path, settings.dags_path)
     overrides = {"executor": executor} if executor else {}
+    _check_executors(spec, settings.model_copy(update=overrides))
     with context.session() as session:
         document, interrupted = _run(session, spec, params, bundle, overrides)
     if interrupted:
         output.emit(document, as_json=json, human=lambda: run_output.print_failures(document))
         raise typer.Exit(INTERRUPTED)
     run_output.finish(document, as_json=json)
+
+
+def _check_executors(spec: WorkflowSpec, settings: Settings) -> None:
+    """Raise before anything is stored: a node of an executor that does not run here would wait for ever.
+
+    Raises:
+        ExecutorUnknown: The spec or the settings name an executor that is not installed, or not enabled.
+    """
+    from agentflow.spec import node_policy
+    from executors import registry
+
+    for name in settings.enabled_executors:
+        registry.check_installed(name)
+    for node in spec.nodes:
+        name = node_policy(spec, node).executor
+        if name is not None and name not in settings.enabled_executors:
+            raise ExecutorUnknown(
+                f"nodes.{node}.executor: the executor `{name}` is not enabled here",
+                hint=f"AGENTFLOW_EXECUTORS={','.join([*settings.enabled_executors, name])}",
+            )
 
 
 def _bundle(spec: WorkflowSpec, path: Path, dags: Path) -> Bundle | None:
@@ -87,8 +113,22 @@ def _run(
     finally:
         stopper.restore()
         daemon.stop()
-        session.do(partial(release_reservations, owners=[daemon.identity.id]))
+        _release(session, partial(release_reservations, owners=[daemon.identity.id]))
     return document, stopper.pressed and document["state"] != RunState.SUCCESS
+
+
+def _release(session: Session, release: Callable[[Connection], object]) -> None:
+    """Give reservations back. Without a database they go when others find this scheduler dead."""
+    from sqlalchemy.exc import DBAPIError
+
+    from agentflow.db.engine import is_disconnect
+
+    try:
+        session.do(release)
+    except DBAPIError as error:
+        if not is_disconnect(error):
+            raise
+        log.warning("release_failed", extra={"error": str(error).strip().splitlines()[0]})
 
 
 def _create(

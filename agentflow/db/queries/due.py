@@ -95,8 +95,8 @@ UPDATE node_run nr SET state = k.state, resume_at = NULL, error = CAST(k.error A
   ready_at = CASE WHEN k.state = 'ready' THEN CAST(:now AS timestamptz) ELSE nr.ready_at END,
   finished_at = CASE WHEN k.state <> 'ready' THEN CAST(:now AS timestamptz) END
 FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:states AS text[]),
-  CAST(:errors AS text[]), CAST(:leases AS timestamptz[])) AS k(run_id, node_no, map_index, state, error, leased_until)
-JOIN version_node vn ON true
+  CAST(:errors AS text[]), CAST(:leases AS timestamptz[])) AS k(run_id, node_no, map_index, state, error, leased_until),
+  version_node vn
 WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
   AND vn.version_id = nr.version_id AND vn.node_no = nr.node_no
   AND nr.state = 'pending' AND nr.resume_at = k.leased_until AND nr.run_id = ANY(CAST(:runs AS uuid[]))
