@@ -10,8 +10,8 @@ from agentflow.runner.capture import LineSplitter
 from agentflow.runner.logs import Chunk, LogBuffer, read_pending
 from agentflow.runner.masking import Masker
 from agentflow.workload import ErrorInfo, ExecutorEvent, Finished, LogChunk, Outcome, Started
-from executors.local.item import Item, moment
-from executors.local.outcomes import StopReason, stopped
+from executors.processes.item import Item, moment
+from executors.processes.outcomes import StopReason, stopped
 
 _REST_MAX = 512 * 1024  # bytes of log lines made from what a dead process left in its pipes
 

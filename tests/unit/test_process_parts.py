@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from agentflow.runner import wire
 from agentflow.workload import Outcome, Workload
-from executors.local.deadlines import Deadlines
-from executors.local.handle import Handle
-from executors.local.item import Item
-from executors.local.outcomes import ProcessEnd, StopReason, died, stopped
-from executors.local.prefetch import Prefetch
+from executors.processes.deadlines import Deadlines
+from executors.processes.handle import Handle
+from executors.processes.item import Item
+from executors.processes.outcomes import ProcessEnd, StopReason, died, stopped
+from executors.processes.prefetch import Prefetch
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from agentflow.runner import wire
-from executors.local.item import Item, Key
+from executors.processes.item import Item, Key
 
 UNACKED_MAX: Final = 8  # log chunks of a runner that wait for storage before its socket is left alone
 _READ_MAX: Final = 256 * 1024  # bytes per read

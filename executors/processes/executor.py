@@ -1,4 +1,4 @@
-"""The local executor: a thread-safe front of the I/O thread."""
+"""An executor of processes on this machine: a thread-safe front of the I/O thread."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Final
 
 from agentflow.workload import ExecutorEvent, Workload
 from executors.base import AdoptionResult, ExecutorContext
-from executors.local.engine import Engine
+from executors.processes.engine import Engine
+from executors.processes.policy import ProcessPolicy
 
 _STOP_EXTRA: Final = 8.0  # seconds beyond the grace that `stop` waits for dying processes
 
 
-class LocalExecutor:
-    """Runs attempts in warm processes on this machine (see the package's docstring)."""
+class ProcessExecutor:
+    """Runs attempts in processes on this machine, as its policy says (see the package's docstring)."""
 
-    def __init__(self, context: ExecutorContext) -> None:
+    def __init__(self, context: ExecutorContext, policy: ProcessPolicy) -> None:
         self._context = context
+        self._policy = policy
         self._engine: Engine | None = None
         self._submitted = 0
         self._lock = threading.Lock()
 
     @property
     def slots_free(self) -> int:
-        """Free processes, and a queue of about 40 ms of work per process while attempts are short."""
+        """Free processes; warm ones take a queue of about 40 ms of work besides while attempts are short."""
         engine = self._engine
         if engine is None:
             return 0
         return max(0, engine.capacity - (self._submitted - engine.finished))
 
     def start(self, emit: Callable[[ExecutorEvent], None]) -> None:
-        """Start the thread and the zygote."""
+        """Start the thread, and the zygote unless it is to start with the first workload."""
         self._context.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = Engine(self._context, emit)
+        engine = Engine(self._context, self._policy, emit)
         engine.loop.call(engine.start)
         engine.loop.start()
         self._engine = engine
@@ -52,7 +54,7 @@ class LocalExecutor:
         engine.loop.call(engine.cancel, list(attempt_ids))
 
     def adopt(self, attempts: Sequence[str]) -> AdoptionResult:
-        """Local attempts die with their scheduler: all are lost."""
+        """Attempts on this machine die with their scheduler: all are lost."""
         return AdoptionResult(lost=list(attempts))
 
     def stop(self, grace: float) -> None:

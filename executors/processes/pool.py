@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from executors.local.handle import Handle
-from executors.local.item import Key
+from executors.processes.handle import Handle
+from executors.processes.item import Key
 
 
 class Pool:

@@ -23,8 +23,8 @@ Call = Callable[..., None]
 class IoLoop:
     """Calls back in its own thread; `call` is the only method for other threads."""
 
-    def __init__(self, after_round: Callable[[], None]) -> None:
-        """`after_round` runs after each batch of callbacks."""
+    def __init__(self, after_round: Callable[[], None], name: str) -> None:
+        """`after_round` runs after each batch of callbacks; `name` is the thread's."""
         self._after_round = after_round
         self._selector = selectors.DefaultSelector()
         self._calls: deque[tuple[Call, tuple[Any, ...]]] = deque()
@@ -35,7 +35,7 @@ class IoLoop:
         os.set_blocking(self._wake_write, False)
         self._woken = False
         self._running = True
-        self._thread = threading.Thread(target=self._run, name="agentflow-local", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain_wakes)
 
     def start(self) -> None:

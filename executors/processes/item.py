@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from agentflow.runner import wire
 from agentflow.workload import Workload
-from executors.local.outcomes import StopReason
+from executors.processes.outcomes import StopReason
 
 if TYPE_CHECKING:
-    from executors.local.handle import Handle
+    from executors.processes.handle import Handle
 
 #: What a process serves: workspace and code bundle.
 Key = tuple[str, str | None]

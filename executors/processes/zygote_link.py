@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.runner import wire
-from executors.local.handle import Handle
-from executors.local.outcomes import ProcessEnd
-from executors.local.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
+from executors.processes.handle import Handle
+from executors.processes.outcomes import ProcessEnd
+from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ZygoteLink:
         with remote:
             os.set_inheritable(remote.fileno(), True)
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "executors.local.zygote", str(remote.fileno()), str(bundles_dir)],
+                [sys.executable, "-P", "-m", "executors.processes.zygote", str(remote.fileno()), str(bundles_dir)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[remote.fileno()],

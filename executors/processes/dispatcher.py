@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from executors.local.handle import Handle
-from executors.local.item import Item, Key
-from executors.local.pool import Pool
-from executors.local.prefetch import Prefetch
+from executors.processes.handle import Handle
+from executors.processes.item import Item, Key
+from executors.processes.pool import Pool
+from executors.processes.prefetch import Prefetch
 
 STUCK: Final = 0.005  # seconds after which nothing stays queued behind a running attempt
 

@@ -1,4 +1,4 @@
-"""What the local executor does, all in its I/O thread: commands of the scheduler, messages of runners, deaths."""
+"""What an executor of processes does, all in its I/O thread: commands of the scheduler, messages of runners, deaths."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from typing import Final
 from agentflow.runner import wire
 from agentflow.workload import ErrorInfo, ExecutorEvent, Outcome, Workload
 from executors.base import ExecutorContext
-from executors.local.deadlines import Deadlines
-from executors.local.dispatcher import STUCK, Dispatcher
-from executors.local.handle import Handle
-from executors.local.io_loop import IoLoop
-from executors.local.item import Item
-from executors.local.outcomes import StopReason, died, lost, stopped
-from executors.local.pool import Pool
-from executors.local.prefetch import Prefetch
-from executors.local.reporter import Reporter, chunk_of
-from executors.local.zygote_link import Exited, Forked, ZygoteLink
+from executors.processes.deadlines import Deadlines
+from executors.processes.dispatcher import STUCK, Dispatcher
+from executors.processes.handle import Handle
+from executors.processes.io_loop import IoLoop
+from executors.processes.item import Item
+from executors.processes.outcomes import StopReason, died, lost, stopped
+from executors.processes.policy import ProcessPolicy
+from executors.processes.pool import Pool
+from executors.processes.prefetch import Prefetch
+from executors.processes.reporter import Reporter, chunk_of
+from executors.processes.zygote_link import Exited, Forked, ZygoteLink
 
 log: Final = logging.getLogger(__name__)
 
@@ -40,9 +41,10 @@ _RESTART_MAX: Final = 5.0  # seconds
 class Engine:
     """The executor's state. Every method runs in the I/O thread; `outstanding` and `capacity` are read elsewhere."""
 
-    def __init__(self, context: ExecutorContext, emit: Callable[[ExecutorEvent], None]) -> None:
+    def __init__(self, context: ExecutorContext, policy: ProcessPolicy, emit: Callable[[ExecutorEvent], None]) -> None:
         self._context = context
-        self.loop = IoLoop(self._after_round)
+        self._policy = policy
+        self.loop = IoLoop(self._after_round, f"agentflow-{policy.name}")
         self._reporter = Reporter(emit)
         self._prefetch = Prefetch()
         self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)

@@ -1,4 +1,4 @@
-"""The parent of all runner processes: `python -m executors.local.zygote`.
+"""The parent of all runner processes: `python -m executors.processes.zygote`.
 
 Single-threaded on purpose, so that forking is safe, with everything imported that a runner needs, so that a new runner
 is there in milliseconds. It forks on request, signals on request, watches memory where asked to, reaps, and reports
@@ -30,9 +30,9 @@ from agentflow.errors import AgentFlowError
 from agentflow.nodes import registry
 from agentflow.runner import wire
 from agentflow.runner.logs import AREA_SIZE, used_area
-from executors.local import memory
-from executors.local.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
-from executors.local.worker import Equipment, serve
+from executors.processes import memory
+from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
+from executors.processes.worker import Equipment, serve
 
 _LINUX: Final = sys.platform.startswith("linux")
 _SAMPLE: Final = 0.25  # seconds between looks at the memory of watched runners
