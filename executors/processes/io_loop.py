@@ -98,9 +98,10 @@ class IoLoop:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
     def _drain_wakes(self) -> None:
-        self._woken = False  # before the calls are looked at, so that no later one is missed
         with suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
+        # After the read, which might take away the byte of a call that saw False; and before the calls are looked at.
+        self._woken = False
 
     def _guard(self, function: Call, *args: Any) -> None:
         """One bad event must not end the loop."""
