@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -36,10 +37,21 @@ def load(name: str, context: ExecutorContext) -> Executor:
     return executor
 
 
+def check_installed(name: str) -> None:
+    """Raise unless exactly one package offers an executor of this name; nothing is imported.
+
+    Raises:
+        ExecutorUnknown: None does, or several do.
+    """
+    _find(name)
+
+
 def _find(name: str) -> EntryPoint:
     found = list(entry_points(group=GROUP, name=name))
     if not found:
-        raise ExecutorUnknown(f"there is no executor `{name}`", hint=f"installed: {', '.join(names()) or 'none'}")
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"installed: {', '.join(names()) or 'none'}"
+        raise ExecutorUnknown(f"there is no executor `{name}`", hint=hint)
     values = sorted({point.value for point in found})
     if len(values) > 1:
         raise ExecutorUnknown(

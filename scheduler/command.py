@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agentflow import lifeline, log
+from agentflow.cli import output
 from agentflow.cli.output import JsonFlag
 from agentflow.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from scheduler.daemon import Daemon
 
-def scheduler(*, json: JsonFlag = False) -> None:  # noqa: ARG001 - only errors have a document: main() prints it
-    """Run a scheduler until Ctrl-C or SIGTERM; any number may run beside each other."""
+
+def scheduler(*, json: JsonFlag = False) -> None:
+    """Run a scheduler until Ctrl-C or SIGTERM; any number may run beside each other.
+
+    With --json, its id is printed once it serves.
+    """
     settings = load_settings()
     log.configure(settings)
-    serve(settings)
+    serve(settings, on_ready=_print_identity if json else None)
 
 
-def serve(settings: Settings) -> None:
+def _print_identity(daemon: Daemon) -> None:
+    output.print_json({"id": str(daemon.identity.id), "pid": os.getpid()})
+
+
+def serve(settings: Settings, *, on_ready: Callable[[Daemon], None] | None = None) -> None:
     """Run a scheduler on the configured database until a signal asks it to stop; a second signal kills at once.
+
+    Args:
+        settings: All of them.
+        on_ready: Called once it serves.
 
     Raises:
         DatabaseUnreachable: The database does not answer.
@@ -42,6 +60,8 @@ def serve(settings: Settings) -> None:
         daemon.start()
         lifeline.watch(asked.set)
         try:
+            if on_ready is not None:
+                on_ready(daemon)
             asked.wait()
         finally:
             daemon.stop()

@@ -122,6 +122,14 @@ class Daemon:
             executor.start(self.inbox.emit)
             self._executors[name] = executor
 
+    def _discard(self) -> None:
+        """Undo a start that failed: end the executors that did start, remove their folder."""
+        for executor in self._executors.values():
+            executor.stop(0)
+        self.engine.dispose()
+        if self._work_dir is not None:
+            shutil.rmtree(self._work_dir, ignore_errors=True)
+
     def _runs_started(self) -> None:
         self.inbox.wake()
         self.gates.wake()

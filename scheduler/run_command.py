@@ -74,11 +74,11 @@ def _check_executors(spec: WorkflowSpec, settings: Settings) -> None:
     for name in settings.enabled_executors:
         registry.check_installed(name)
     for node in spec.nodes:
-        name = node_policy(spec, node).executor
-        if name is not None and name not in settings.enabled_executors:
+        asked = node_policy(spec, node).executor
+        if asked is not None and asked not in settings.enabled_executors:
             raise ExecutorUnknown(
-                f"nodes.{node}.executor: the executor `{name}` is not enabled here",
-                hint=f"AGENTFLOW_EXECUTORS={','.join([*settings.enabled_executors, name])}",
+                f"nodes.{node}.executor: the executor `{asked}` is not enabled here",
+                hint=f"AGENTFLOW_EXECUTORS={','.join([*settings.enabled_executors, asked])}",
             )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from agentflow.cli import output
 from agentflow.errors import DatabaseUnreachable
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from agentflow.settings import Settings
 
 T = TypeVar("T")
+
+PATIENCE = 60.0  #: Seconds that a command which follows a run waits for a database that went away.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,38 @@ class Session:
         from agentflow.db.engine import transact
 
         return transact(self.engine, work)
+
+    def do_patiently(self, work: Callable[[Connection], T], *, patience: float = PATIENCE) -> T:
+        """As `do`, for work that may be repeated: a database that goes away meanwhile is waited for.
+
+        The embedded server is started again if it was killed.
+        """
+        from sqlalchemy.exc import DBAPIError
+
+        from agentflow.db.engine import is_disconnect
+
+        deadline = time.monotonic() + patience
+        pause, told = _FIRST_PAUSE, False
+        while True:
+            try:
+                return self.do(work)
+            except DBAPIError as error:
+                if not is_disconnect(error) or time.monotonic() >= deadline:
+                    raise
+            if not told:
+                output.note("the database is gone; waiting for it to come back")
+                told = True
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._revive()
+
+    def _revive(self) -> None:
+        before = self.handle.url
+        if self.handle.ensure_running() != before:
+            raise DatabaseUnreachable(
+                "The embedded database was restarted at another address: its port had been taken.",
+                hint="start the command again",
+            )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -20,6 +20,10 @@ class News:
         self._connection: psycopg.Connection | None = None
 
     def __enter__(self) -> Self:
+        self._connect()
+        return self
+
+    def _connect(self) -> None:
         import psycopg
 
         from agentflow.postgres import libpq_url
@@ -29,7 +33,6 @@ class News:
             self._connection.execute(f"LISTEN {CHANNEL}")
         except psycopg.Error:  # polling still works; the reading connection tells what is wrong
             self._drop()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -42,6 +45,7 @@ class News:
 
         if self._connection is None:
             time.sleep(seconds)
+            self._connect()  # the server may be back
             return
         try:
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):

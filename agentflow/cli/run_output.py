@@ -18,7 +18,7 @@ _ERRORS_SHOWN = 10  #: Failed nodes told one by one after a run; the rest is cou
 
 
 def follow(session: Session, run_id: str, *, goes_on: bool = False) -> dict[str, Any]:
-    """Show progress until the run has ended; returns its last document.
+    """Show progress until the run has ended; returns its last document. A database that goes away is waited for.
 
     Args:
         session: Where the run is stored.
@@ -31,7 +31,7 @@ def follow(session: Session, run_id: str, *, goes_on: bool = False) -> dict[str,
 
     with News(session.settings.listen_database_url or session.url) as news:
         try:
-            return watch(lambda: session.do(lambda connection: runs.show_run(connection, run_id)), news.wait)
+            return watch(lambda: session.do_patiently(lambda connection: runs.show_run(connection, run_id)), news.wait)
         except KeyboardInterrupt:
             if goes_on:
                 output.note(f"the run goes on; `agentflow runs cancel {run_id}` stops it")
