@@ -31,16 +31,15 @@ BATCH = 100  #: Triggers of one transaction.
 QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
 RUNS_MAX = 200  #: Runs made in one transaction; a long catch-up goes on in the next.
 
-_USABLE = """(t.id, w.published_version_id) NOT IN (
-    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))"""
-_DUE = text(f"""
+_DUE = text("""
 SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
   w.workspace_id, w.name, w.published_version_id AS version_id, v.spec -> 'params' AS params,
   (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id) AS last_logical,
   (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id JOIN workflow_version v ON v.id = w.published_version_id
 WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:passed AS bigint[])))
-  AND {_USABLE}
+  AND (t.id, w.published_version_id) NOT IN (
+    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))
 ORDER BY t.next_fire_at, t.id LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED FOR KEY SHARE OF w SKIP LOCKED
 """)
 _ADVANCE = text("UPDATE trigger SET next_fire_at = :next WHERE id = :id")
@@ -48,9 +47,10 @@ _FIRE = text("""
 INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :date, :run, :outcome)
 ON CONFLICT DO NOTHING
 """)
-_NEXT = text(f"""
+_NEXT = text("""
 SELECT t.next_fire_at FROM trigger t JOIN workflow w ON w.id = t.workflow_id
-WHERE t.active AND t.next_fire_at IS NOT NULL AND {_USABLE} ORDER BY t.next_fire_at LIMIT 1
+WHERE t.active AND t.next_fire_at IS NOT NULL AND (t.id, w.published_version_id) NOT IN (
+    SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[]))) ORDER BY t.next_fire_at LIMIT 1
 """)
 
 

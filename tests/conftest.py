@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from agentflow.errors import AgentFlowError
 from agentflow.postgres import EmbeddedPostgres, check_server, libpq_url, normalise_url
@@ -144,6 +144,25 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def shared_engine(postgres_server: PostgresServer, template_database: str) -> Iterator[Engine]:
+    """An engine on a migrated database that a module's tests share, through `connection`."""
+    from agentflow.db.engine import make_engine
+
+    for url in _database(postgres_server, template_database):
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def connection(shared_engine: Engine) -> Iterator[Connection]:
+    """A transaction on a migrated database, rolled back after the test: cheaper than a database of its own."""
+    with shared_engine.connect() as connection:
+        yield connection
+        connection.rollback()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from agentflow.bundles import Bundle
 from agentflow.catalog.audit import audit
 from agentflow.catalog.graph import store_graph
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, workspace_id
-from agentflow.catalog.triggers import sync_triggers
+from agentflow.catalog.triggers import restart_triggers, sync_triggers
 from agentflow.db.models import Bundle as BundleRow
 from agentflow.db.notify import notify_ready
 from agentflow.durations import parse_duration
@@ -88,6 +88,7 @@ def apply_spec(
         connection.execute(_DESCRIBE, words)
         if row.missing:
             sync_triggers(connection, row.id, spec)
+            restart_triggers(connection, row.id)
         return {"name": spec.name, "version": row.published_version, "changed": row.missing, "created": False}
     version_id, version = _store_version(connection, row.id, spec, bundle, actor)
     connection.execute(
@@ -101,6 +102,8 @@ def apply_spec(
         },
     )
     sync_triggers(connection, row.id, spec)
+    if row.missing:
+        restart_triggers(connection, row.id)  # fires missed while the file was gone are not made up
     action = "workflow.created" if created else "workflow.updated"
     audit(connection, owner, actor, action, spec.name, version=version, source=source)
     notify_ready(connection)

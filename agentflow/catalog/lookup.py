@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Literal
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
@@ -11,6 +12,13 @@ from agentflow.db.models import Workflow, Workspace
 from agentflow.errors import NotFound
 
 DEFAULT_WORKSPACE = "default"
+
+Lock = Literal["keep", "change", "delete"]
+_LOCKS: dict[Lock, dict[str, bool]] = {
+    "keep": {"read": True, "key_share": True},  # FOR KEY SHARE
+    "change": {"key_share": True},  # FOR NO KEY UPDATE
+    "delete": {},  # FOR UPDATE
+}
 
 
 def workspace_id(connection: Connection, name: str = DEFAULT_WORKSPACE) -> int:
@@ -26,9 +34,15 @@ def workspace_id(connection: Connection, name: str = DEFAULT_WORKSPACE) -> int:
 
 
 def find_workflow(
-    connection: Connection, name: str, *, workspace: str = DEFAULT_WORKSPACE, lock: bool = False
+    connection: Connection, name: str, *, workspace: str = DEFAULT_WORKSPACE, lock: Lock | None = None
 ) -> Workflow:
     """The published workflow of this name, detached; with `lock` its row stays locked until the transaction ends.
+
+    Args:
+        connection: The caller's transaction.
+        name: Of the workflow.
+        workspace: Its tenant.
+        lock: `keep` lets others change it but not delete it, `change` keeps out other changes, `delete` everybody.
 
     Raises:
         NotFound: There is none; the message suggests a similar name.
@@ -37,7 +51,7 @@ def find_workflow(
     published = (Workflow.workspace_id == owner, Workflow.source != "adhoc")
     query = select(Workflow).where(*published, Workflow.name == name)
     with Session(bind=connection) as session:
-        found = session.scalar(query.with_for_update(key_share=True) if lock else query)
+        found = session.scalar(query.with_for_update(**_LOCKS[lock]) if lock else query)
         if found is not None:
             session.expunge(found)
             return found

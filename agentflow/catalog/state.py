@@ -27,7 +27,7 @@ def set_paused(
     connection: Connection, name: str, paused: bool, actor: str, *, workspace: str = DEFAULT_WORKSPACE
 ) -> dict[str, Any]:
     """Pause or unpause; fires missed meanwhile are not made up. Returns `{name, changed}`."""
-    workflow = find_workflow(connection, name, workspace=workspace, lock=True)
+    workflow = find_workflow(connection, name, workspace=workspace, lock="change")
     if workflow.paused == paused:
         return {"name": name, "changed": False}
     connection.execute(_PAUSE, {"id": workflow.id, "paused": paused})
@@ -47,7 +47,7 @@ def delete_workflow(
         Conflict: Runs of it are open.
         OwnedByFile: Its file is still in the DAG folder: the next sync would bring it back.
     """
-    workflow = find_workflow(connection, name, workspace=workspace, lock=True)
+    workflow = find_workflow(connection, name, workspace=workspace, lock="delete")
     if workflow.source == "file" and not workflow.missing:
         raise OwnedByFile(
             f"The workflow {name!r} belongs to the file {workflow.source_path}.", hint="delete the file first"

@@ -10,7 +10,9 @@ from agentflow.db.queries.locks import database_now
 from agentflow.spec import TriggerSpec, WorkflowSpec, to_document
 from agentflow.triggers import first_fire_at, schedule_text, trigger_identity
 
-_EXISTING = text("SELECT id, identity, active, paused, config FROM trigger WHERE workflow_id = :workflow FOR NO KEY UPDATE")
+_EXISTING = text(
+    "SELECT id, identity, active, paused, config FROM trigger WHERE workflow_id = :workflow FOR NO KEY UPDATE"
+)
 _INSERT = text("""
 INSERT INTO trigger (workflow_id, identity, type, config, paused)
 VALUES (:workflow, :identity, :type, CAST(:config AS json), :paused)

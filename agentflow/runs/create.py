@@ -89,7 +89,7 @@ def create_run(
         ParamError: Params are unknown, missing or of the wrong type.
         Conflict: There is a run with this logical date already.
     """
-    workflow = find_workflow(connection, name, workspace=workspace)
+    workflow = find_workflow(connection, name, workspace=workspace, lock="keep")
     if workflow.published_version_id is None:
         raise NotFound(f"The workflow {name!r} has no version.", hint="apply its file again")
     return _create(
@@ -147,7 +147,7 @@ def _create(
 
 _SOURCE_RUN = text("""
 SELECT r.workspace_id, r.workflow_id, r.version_id, r.params, w.name, w.source, w.paused
-FROM run r JOIN workflow w ON w.id = r.workflow_id WHERE r.id = :id
+FROM run r JOIN workflow w ON w.id = r.workflow_id WHERE r.id = :id FOR KEY SHARE OF w
 """)
 
 
