@@ -66,8 +66,8 @@ class System:
 
     def postgres(self) -> list[psutil.Process]:
         """The processes of the database server."""
-        pid = int((self.home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
-        server = psutil.Process(pid)
+        data = self.do(lambda c: c.scalar(text("SELECT current_setting('data_directory')")))
+        server = psutil.Process(int(Path(str(data), "postmaster.pid").read_text(encoding="utf-8").split()[0]))
         return [server, *server.children()]
 
     # -- life ------------------------------------------------------------------------------------------------------

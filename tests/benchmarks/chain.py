@@ -16,7 +16,8 @@ from latencies import call_milliseconds, hop_milliseconds
 def gaps(run: Mapping[str, Any]) -> list[float]:
     """Milliseconds from each node's end to the next one's start, both stamped where the node ran."""
     return [
-        (seconds(after["started_at"]) - seconds(before["finished_at"])) * 1000 for before, after in pairwise(run["nodes"])
+        (seconds(after["started_at"]) - seconds(before["finished_at"])) * 1000
+        for before, after in pairwise(run["nodes"])
     ]
 
 

@@ -33,6 +33,12 @@ def commit_milliseconds(url: str, *, commits: int = 40) -> float:
         return median([timed(lambda: connection.execute("UPDATE one SET n = n + 1")) for _ in range(commits)])
 
 
+def round_trip_milliseconds(url: str, *, trips: int = 200) -> float:
+    """Median of a statement that does nothing."""
+    with scratch(url) as connection:
+        return median([timed(lambda: connection.execute("SELECT 1")) for _ in range(trips)])
+
+
 def hop_milliseconds(url: str, *, hops: int = 200) -> float:
     """Median of finishing a node of a chain and claiming the next one, in one transaction with one commit."""
     with scratch(url) as connection:

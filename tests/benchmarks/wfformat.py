@@ -64,6 +64,12 @@ def edge_count(workflow: Document) -> int:
     return sum(len(node.get("needs", [])) for node in workflow["nodes"].values())
 
 
+def numbered_edges(workflow: Document) -> list[tuple[int, int]]:
+    """The parent/child pairs with nodes as numbers from 0, in the order of the workflow."""
+    numbers = {name: number for number, name in enumerate(workflow["nodes"])}
+    return [(numbers[up], numbers[name]) for name, node in workflow["nodes"].items() for up in node.get("needs", [])]
+
+
 def _ended_before(up: Mapping[str, Any], down: Mapping[str, Any]) -> bool:
     ended, started = up.get("finished_at"), down.get("started_at")
     if ended is None or started is None:

@@ -1,6 +1,8 @@
 """Run recorded executions (WfFormat files) as workflows of no-op nodes and check the order of every parent and child.
 
 python tests/benchmarks/wfinstances.py FILE...    exit 0: every run succeeded in the right order
+
+Each file goes through `agentflow run`, on the database of the settings.
 """
 
 from __future__ import annotations
@@ -10,18 +12,26 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from _report import Report
-from wfformat import NotWfFormat, edge_count, order_problems, to_workflow
+from limits import sql_node_runs_per_second
+from wfformat import NotWfFormat, edge_count, numbered_edges, order_problems, to_workflow
+
+from agentflow.postgres import database
+from agentflow.settings import load_settings
 
 AGENTFLOW = (sys.executable, "-m", "agentflow", "run", "--json")
 TIMEOUT = 300.0  # seconds for one file
+BATCH = 32  # node runs a transaction, of the bare SQL
 
 
-def run_workflow(workflow: dict[str, Any], command: tuple[str, ...] = AGENTFLOW) -> dict[str, Any]:
+def run_workflow(
+    workflow: dict[str, Any], command: tuple[str, ...] = AGENTFLOW, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run a workflow document to its end and return the run with its nodes.
 
     Raises:
@@ -30,7 +40,9 @@ def run_workflow(workflow: dict[str, Any], command: tuple[str, ...] = AGENTFLOW)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "workflow.json")
         path.write_text(json.dumps(workflow), encoding="utf-8")
-        done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            [*command, str(path)], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
     try:
         run = json.loads(done.stdout)
     except json.JSONDecodeError:
@@ -40,10 +52,24 @@ def run_workflow(workflow: dict[str, Any], command: tuple[str, ...] = AGENTFLOW)
     return run
 
 
-def run_file(path: Path, report: Report, command: tuple[str, ...] = AGENTFLOW) -> list[str]:
-    """Run one file, add its figures and return what is wrong with the run."""
+def run_file(
+    path: Path,
+    report: Report,
+    url: str,
+    command: tuple[str, ...] = AGENTFLOW,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Run one file, add its figures and return what is wrong with the run.
+
+    Args:
+        path: In WfFormat.
+        report: Gets the rate, from the run's start to its end.
+        url: The database that the command uses: there the same graph is worked off in bare SQL.
+        command: Runs a workflow file and prints the run as JSON.
+        environment: Of the command; default: ours.
+    """
     workflow = to_workflow(json.loads(path.read_text(encoding="utf-8")))
-    run = run_workflow(workflow, command)
+    run = run_workflow(workflow, command, environment)
     problems = order_problems(workflow, run["nodes"])
     if run["state"] != "success":
         problems.insert(0, f"the run is {run['state']}")
@@ -53,8 +79,34 @@ def run_file(path: Path, report: Report, command: tuple[str, ...] = AGENTFLOW) -
         ).total_seconds()
         nodes = len(workflow["nodes"])
         name = f"{workflow['name'][:40]}: {nodes} nodes, {edge_count(workflow)} edges"
-        report.add(name, nodes / seconds if seconds else float("inf"), "node runs/s", better="higher")
+        limit = sql_node_runs_per_second(url, numbered_edges(workflow), batch=BATCH)
+        rate = nodes / seconds if seconds else float("inf")
+        of = f"bare SQL, batches of {BATCH}"
+        report.add(name, rate, "node runs/s", better="higher", limit=limit, limit_of=of)
     return problems
+
+
+def run_files(
+    paths: Sequence[Path],
+    report: Report,
+    url: str,
+    command: tuple[str, ...] = AGENTFLOW,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run files one after the other and say what was wrong with each; returns how many had problems."""
+    failed = 0
+    for path in paths:
+        try:
+            problems = run_file(path, report, url, command, environment)
+        except NotWfFormat as error:
+            problems = [f"not WfFormat: {error}"]
+        except (OSError, ValueError, RuntimeError, subprocess.TimeoutExpired) as error:
+            problems = [str(error)]
+        failed += bool(problems)
+        print(f"{path.name}: {'every order kept' if not problems else f'{len(problems)} problems'}")
+        for problem in problems[:20]:
+            print(f"  {problem}", file=sys.stderr)
+    return failed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,16 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--report", type=Path, help="also write the figures as JSON here")
     options = parser.parse_args(arguments)
-    report, failed = Report("Recorded executions as no-op workflows"), 0
-    for path in options.files:
-        try:
-            problems = run_file(path, report)
-        except (OSError, ValueError, RuntimeError, subprocess.TimeoutExpired) as error:
-            problems = [str(error) if not isinstance(error, NotWfFormat) else f"not WfFormat: {error}"]
-        failed += bool(problems)
-        print(f"{path.name}: {'every order kept' if not problems else f'{len(problems)} problems'}")
-        for problem in problems[:20]:
-            print(f"  {problem}", file=sys.stderr)
+    report = Report("Recorded executions as no-op workflows")
+    with database(load_settings()) as handle:
+        failed = run_files(options.files, report, handle.url)
     report.print()
     if options.report:
         report.write(options.report)
