@@ -60,13 +60,14 @@ class _Batch:
 
 def apply_events(connection: Connection, events: Sequence[Started | Finished], losses: Sequence[Loss] = ()) -> Applied:
     """Store the starts and ends of attempts and everything that follows from them."""
-    keyed = {parse_attempt_id(event.attempt_id): event for event in events}  # a later Finished replaces its Started
-    locked = lock_attempts(connection, [*keyed, *(loss.key for loss in losses)])
+    # A Finished replaces its Started; a report with another token is another's and must not replace either.
+    keyed = {(parse_attempt_id(event.attempt_id), event.token): event for event in events}
+    locked = lock_attempts(connection, [*{key for key, _ in keyed}, *(loss.key for loss in losses)])
     if locked.now is None:  # the runs were deleted meanwhile
         return Applied()
     runs, attempts = locked.runs, locked.attempts
     batch = _Batch(Settlement(connection, runs, locked.now))
-    for key, event in keyed.items():
+    for (key, _), event in keyed.items():
         if key in attempts:
             _apply(batch, attempts[key], runs[key[0]], event)
     for loss in losses:
