@@ -1,4 +1,4 @@
-"""A web server on this machine that answers well and badly."""
+"""Fixtures of this folder: the engine run by hand, and a web server that answers well and badly."""
 
 from __future__ import annotations
 
@@ -147,3 +147,15 @@ def start_web_server():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def kit(shared_engine, tmp_path):
+    """The engine, run by hand; after each test its books must be right, without a repair."""
+    from tests.engine_kit import Kit
+
+    kit = Kit(shared_engine, tmp_path)
+    yield kit
+    kit.close()
+    kit.check_books()
+    kit.forget()

@@ -1,0 +1,455 @@
+"""SEMANTICS section 1 on real Postgres: rules, when, branch, retries, losses, outcomes. One thread, stub executor."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agentflow.templates import render
+from executors.stub import fail, lose, refuse, skip, succeed
+from tests.engine_kit import branch
+
+# What two upstreams ended as: s(uccess) f(ailed) u(pstream_failed) k (skipped).
+PAIRS = "ss sf su sk ff fu fk uu uk kk".split()
+# What the node becomes: S it ran, U upstream_failed, K skipped.
+RULES = {
+    "all_success": "SUUKUUUUUK",
+    "all_failed": "KUUKSSUSUK",
+    "all_done": "SSSSSSSSSS",
+    "all_done_min_one_success": "SSSSUUUUUK",
+    "one_success": "SSSSUUUUUK",
+    "one_failed": "KSSKSSSSSK",
+    "one_done": "SSSSSSSUUK",
+    "none_failed": "SUUSUUUUUS",
+    "none_failed_min_one_success": "SUUSUUUUUK",
+    "none_skipped": "SSSKSSUSUK",
+    "all_skipped": "KUUKUUUUUS",
+    "always": "SSSSSSSSSS",
+}
+WORDS = {"S": "success", "U": "upstream_failed", "K": "skipped"}
+
+
+def test_every_rule_over_every_pair_of_upstreams(kit):
+    nodes = {
+        **{name: {} for name in ("s1", "s2", "f1", "f2")},
+        **{name: {"needs": ["f1"]} for name in ("u1", "u2")},
+        **{name: {"when": False} for name in ("k1", "k2")},
+    }
+    expected = {}
+    for rule, outcomes in RULES.items():
+        for pair, outcome in zip(PAIRS, outcomes, strict=True):
+            nodes[f"{rule}_{pair}"] = {"trigger_rule": rule, "needs": [f"{pair[0]}1", f"{pair[1]}2"]}
+            expected[f"{rule}_{pair}"] = WORDS[outcome]
+    kit.apply(nodes)
+    kit.stub.script("f1", fail())
+    kit.stub.script("f2", fail())
+
+    run = kit.run()
+
+    states = kit.states(run)
+    assert {name: states[name] for name in expected} == expected
+    assert kit.state(run) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "then"),
+    [
+        ("all_success", fail(), "upstream_failed"),
+        ("none_failed", fail(), "upstream_failed"),
+        ("none_failed_min_one_success", fail(), "upstream_failed"),
+        ("one_success", succeed(), "success"),
+        ("one_failed", fail(), "success"),
+        ("one_done", succeed(), "success"),
+        ("one_done", fail(), "success"),
+        ("all_success", succeed(), "pending"),
+        ("all_failed", fail(), "pending"),
+        ("all_done", fail(), "pending"),
+        ("all_skipped", skip(), "pending"),
+        ("one_success", fail(), "pending"),
+        ("one_failed", succeed(), "pending"),
+    ],
+)
+def test_a_rule_is_decided_as_soon_as_it_is_certain_and_not_before(kit, rule, first, then):
+    kit.apply({"a": {}, "b": {}, "c": {"needs": ["a", "b"], "trigger_rule": rule}})
+    kit.stub.script("a", first)
+    kit.stub.hold("b")
+
+    run = kit.run()
+
+    assert kit.states(run)["b"] == "running"
+    assert kit.states(run)["c"] == then
+
+
+def test_always_starts_at_once(kit):
+    kit.apply({"a": {}, "b": {"needs": ["a"], "trigger_rule": "always"}})
+    kit.stub.hold("a")
+    run = kit.run()
+    assert kit.states(run) == {"a": "running", "b": "success"}
+
+
+WHENS = {
+    True: "success",
+    False: "skipped",
+    "{{ nodes.a.output.n > 1 }}": "success",
+    "{{ nodes.a.output.n > 2 }}": "skipped",
+    "{{ nodes.a.output.nothing }}": "skipped",  # it is there, and null
+    "{{ params.go }}": "success",
+    "{{ nodes.a.output.n }}": "failed",  # a number is no answer
+    "{{ nodes.a.output }}": "failed",
+    "{{ 'true' }}": "failed",
+    "{{ nodes.a.output.missing }}": "failed",
+    "{{ 1 // 0 }}": "failed",
+}
+
+
+def test_when_runs_skips_or_fails_its_own_node_only(kit):
+    names = {f"w{number}": when for number, when in enumerate(WHENS)}
+    kit.apply(
+        {
+            "a": {},
+            **{name: {"needs": ["a"], "when": when, "retries": 3} for name, when in names.items()},
+            **{f"after_{name}": {"needs": [name], "trigger_rule": "all_done"} for name in names},
+        },
+        params={"go": {"type": "boolean", "default": True}},
+    )
+    kit.stub.script("a", succeed({"n": 2, "nothing": None}))
+
+    run = kit.run()
+
+    states = kit.states(run)
+    assert {when: states[name] for name, when in names.items()} == WHENS
+    assert {states[f"after_{name}"] for name in names} == {"success"}
+    failed = [node for node in kit.nodes(run).values() if node["state"] == "failed"]
+    assert all(node["attempt"] == 0 and node["error"]["message"] for node in failed)  # never retried
+
+
+def test_when_is_not_evaluated_when_the_rule_says_no(kit):
+    kit.apply({"a": {}, "b": {"needs": ["a"], "when": "{{ nodes.a.output.missing }}"}})
+    kit.stub.script("a", fail())
+    assert kit.states(kit.run())["b"] == "upstream_failed"
+
+
+def test_branch_skips_what_it_does_not_choose_whatever_the_rule(kit):
+    kit.apply(
+        {
+            "choose": branch("yes"),
+            "yes": {"needs": ["choose"]},
+            "no": {"needs": ["choose"]},
+            "stubborn": {"needs": ["choose"], "trigger_rule": "all_done"},
+            "after_no": {"needs": ["no"]},
+            "join": {"needs": ["yes", "no"], "trigger_rule": "none_failed_min_one_success"},
+        }
+    )
+    kit.stub.script("choose", succeed(["yes"]))
+
+    run = kit.run()
+
+    assert kit.states(run) == {
+        "choose": "success",
+        "yes": "success",
+        "no": "skipped",
+        "stubborn": "skipped",
+        "after_no": "skipped",
+        "join": "success",
+    }
+    assert kit.state(run) == "success"
+
+
+def test_a_branch_may_choose_nothing_or_everything(kit):
+    kit.apply({"choose": branch(), "a": {"needs": ["choose"]}, "b": {"needs": ["choose"]}})
+    kit.stub.script("choose", succeed([]), succeed(["a", "b"]))
+    assert kit.states(kit.run()) == {"choose": "success", "a": "skipped", "b": "skipped"}
+    assert kit.states(kit.run()) == {"choose": "success", "a": "success", "b": "success"}
+
+
+def test_a_failed_branch_chooses_nothing_and_leaves_its_downstreams_to_their_rules(kit):
+    kit.apply({"choose": branch(), "a": {"needs": ["choose"]}, "b": {"needs": ["choose"], "trigger_rule": "all_done"}})
+    kit.stub.script("choose", fail())
+    assert kit.states(kit.run()) == {"choose": "failed", "a": "upstream_failed", "b": "success"}
+
+
+def test_an_output_that_is_not_there_is_null_in_a_join(kit):
+    kit.apply(
+        {
+            "choose": branch(),
+            "a": {"needs": ["choose"]},
+            "b": {"needs": ["choose"]},
+            "join": {
+                "needs": ["a", "b"],
+                "trigger_rule": "none_failed_min_one_success",
+                "config": {"output": "{{ nodes.a.output or nodes.b.output }}"},
+            },
+        }
+    )
+    kit.stub.script("choose", succeed(["b"]))
+    kit.stub.script("b", succeed({"from": "b"}))
+
+    kit.run()
+
+    workload = kit.stub.submitted[-1]
+    assert workload.context["nodes"] == {
+        "a": {"output": None, "state": "skipped"},
+        "b": {"output": {"from": "b"}, "state": "success"},
+    }
+    assert render(workload.config, workload.context, literal=frozenset()) == {"output": {"from": "b"}}
+
+
+def test_the_workload_has_params_run_and_variables(kit):
+    from agentflow.settings_store import set_variable
+
+    kit.call(set_variable, "city", "Bonn", actor="test")
+    kit.call(set_variable, "unused", 1, actor="test")
+    text = "{{ vars.city }} {{ params.n }} {{ run.triggered_by }}"
+    kit.apply({"a": {"config": {"output": text}}}, params={"n": {"type": "integer", "default": 1}})
+
+    kit.run(params={"n": 7})
+
+    (workload,) = kit.stub.submitted
+    assert workload.context["vars"] == {"city": "Bonn"}
+    assert render(workload.config, workload.context, literal=frozenset()) == {"output": "Bonn 7 manual"}
+
+
+# -- retries and losses --------------------------------------------------------------------------------------------------
+def test_a_failure_is_retried_after_its_delay(kit):
+    kit.apply({"a": {"retries": 2, "retry_delay": "1h"}, "b": {"needs": ["a"]}})
+    kit.stub.script("a", fail("one"), fail("two"), succeed(3))
+
+    run = kit.run()
+
+    assert kit.states(run) == {"a": "retrying", "b": "pending"}
+    assert kit.nodes(run)["a"]["error"]["message"] == "one"
+    kit.settle()
+    assert kit.attempts(run, "a") == [(1, "failed")]  # not before its time
+    kit.retry_now()
+    kit.retry_now()
+    assert kit.attempts(run, "a") == [(1, "failed"), (2, "failed"), (3, "success")]
+    assert kit.state(run) == "success"
+    assert kit.nodes(run)["a"]["output"] == 3
+
+
+def test_the_wait_grows_with_each_failure_up_to_its_limit(kit):
+    kit.apply({"a": {"retries": 4, "retry_delay": "10s", "retry_backoff": 3, "retry_max_delay": "80s"}})
+    kit.stub.script("a", fail())
+    run = kit.run()
+    waits = []
+    while kit.states(run)["a"] == "retrying":
+        seconds = "SELECT extract(epoch FROM resume_at - clock_timestamp())::float AS left_over FROM node_run"
+        waits.append(kit.row(seconds).left_over)
+        kit.retry_now()
+    assert waits == pytest.approx([10, 30, 80, 80], abs=5)
+    assert kit.state(run) == "failed"
+    assert [state for _, state in kit.attempts(run, "a")] == ["failed"] * 5
+
+
+def test_retries_without_a_delay_follow_at_once(kit):
+    kit.apply({"a": {"retries": 2, "retry_delay": "0s"}})
+    kit.stub.script("a", fail(), fail(), succeed())
+    assert kit.state(kit.run()) == "success"
+
+
+def test_a_timeout_is_a_failure_and_uses_a_retry(kit):
+    kit.apply({"a": {"retries": 1, "timeout": "7s"}})
+    kit.stub.script("a", fail("over 7 s", kind="Timeout"))
+    run = kit.run()
+    assert kit.stub.submitted[0].limits.timeout == 7.0
+    assert kit.finish(run) == "failed"
+    assert kit.attempts(run, "a") == [(1, "failed"), (2, "failed")]
+    assert kit.nodes(run)["a"]["error"]["type"] == "Timeout"
+
+
+@pytest.mark.parametrize(("ending", "word"), [(lose(), "lost"), (refuse(), "refused")])
+def test_five_losses_are_free_and_the_sixth_fails(kit, ending, word):
+    kit.apply({"a": {"retries": 0}, "b": {"retries": 0}})
+    kit.stub.script("a", *[ending] * 5, succeed())
+    kit.stub.script("b", ending)
+    run = kit.run()
+    assert kit.states(run) == {"a": "success", "b": "failed"}
+    assert [state for _, state in kit.attempts(run, "a")] == [word] * 5 + ["success"]
+    assert [state for _, state in kit.attempts(run, "b")] == [word] * 6
+
+
+def test_losses_do_not_use_retries_and_failures_do_not_use_losses(kit):
+    kit.apply({"a": {"retries": 2, "retry_delay": "0s"}})
+    kit.stub.script("a", lose(), fail(), lose(), lose(), fail(), lose(), lose(), succeed())
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert [number for number, _ in kit.attempts(run, "a")] == list(range(1, 9))
+
+
+def test_an_attempt_that_asks_to_be_skipped_succeeds_and_skips_its_node(kit):
+    kit.apply({"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["a"], "trigger_rule": "none_failed"}})
+    kit.stub.script("a", skip())
+    run = kit.run()
+    assert kit.states(run) == {"a": "skipped", "b": "skipped", "c": "success"}
+    assert kit.attempts(run, "a") == [(1, "success")]
+
+
+# -- outcomes ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("nodes", "failing", "state"),
+    [
+        ({"a": {}, "b": {"needs": ["a"]}}, [], "success"),
+        ({"a": {}, "b": {"needs": ["a"]}}, ["b"], "failed"),
+        ({"a": {}, "b": {"needs": ["a"]}}, ["a"], "failed"),  # the leaf is upstream_failed
+        ({"a": {}, "b": {"needs": ["a"], "trigger_rule": "all_done"}}, ["a"], "success"),  # handled
+        ({"a": {}, "b": {"needs": ["a"], "trigger_rule": "one_failed"}}, ["a"], "success"),
+        ({"a": {}, "b": {"needs": ["a"], "trigger_rule": "one_failed"}}, [], "success"),  # a skipped leaf is fine
+        ({"a": {}, "b": {}}, ["a"], "failed"),  # another leaf's success does not help
+        ({"a": {"when": False}, "b": {"needs": ["a"]}}, [], "success"),  # nothing ran
+    ],
+)
+def test_the_leaves_decide_how_a_run_ends(kit, nodes, failing, state):
+    kit.apply(nodes)
+    for node in failing:
+        kit.stub.script(node, fail())
+    run = kit.run()
+    assert kit.state(run) == state
+    assert kit.show(run)["finished_at"] is not None
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 250])
+def test_a_long_chain_is_skipped_to_its_end(kit, length):
+    chain = {f"n{i}": {"needs": [f"n{i - 1}"]} for i in range(1, length)}
+    kit.apply({"n0": {}, **chain})
+    kit.stub.script("n0", skip())
+    run = kit.run()
+    assert set(kit.states(run).values()) == {"skipped"}
+    assert kit.state(run) == "success"
+    assert len(kit.events(run, "node")) == length
+
+
+def test_a_long_chain_below_a_when_fails_to_its_end(kit):
+    chain = {f"n{i}": {"needs": [f"n{i - 1}"]} for i in range(1, 250)}
+    kit.apply({"n0": {"when": "{{ 1 // 0 }}"}, **chain, "handler": {"needs": ["n249"], "trigger_rule": "one_failed"}})
+    run = kit.run()
+    states = kit.states(run)
+    assert states.pop("n0") == "failed"
+    assert states.pop("handler") == "success"
+    assert set(states.values()) == {"upstream_failed"}
+    assert kit.state(run) == "success"
+
+
+def test_a_diamond_of_skips_that_are_cut_off_counts_each_upstream_once(kit):
+    left = {f"l{i}": {"needs": [f"l{i - 1}"]} for i in range(1, 150)}
+    right = {f"r{i}": {"needs": [f"r{i - 1}"]} for i in range(1, 120)}
+    kit.apply({"l0": {"when": False}, "r0": {"when": False}, **left, **right, "end": {"needs": ["l149", "r119"]}})
+    assert kit.states(kit.run())["end"] == "skipped"
+
+
+# -- late and repeated results -------------------------------------------------------------------------------------------
+def test_a_result_with_a_wrong_token_is_refused_and_recorded(kit):
+    kit.apply({"a": {}})
+    kit.stub.hold("a")
+    run = kit.run()
+    workload = kit.stub.running[0]
+    kit.inbox.emit(_finish(workload, token="0" * 32))
+    kit.settle()
+    assert kit.states(run) == {"a": "running"}
+    assert len(kit.events(run, "refused")) == 1
+    kit.stub.release("a", succeed("right"))
+    kit.settle()
+    assert kit.nodes(run)["a"]["output"] == "right"
+
+
+def test_a_wrong_token_does_not_hide_the_right_result_of_the_same_batch(kit):
+    kit.apply({"a": {}})
+    kit.stub.hold("a")
+    run = kit.run()
+    workload = kit.stub.running[0]
+    kit.stub.release("a", succeed("right"))
+    kit.inbox.emit(_finish(workload, token="0" * 32))
+    kit.settle()
+    assert kit.nodes(run)["a"]["output"] == "right"
+    assert len(kit.events(run, "refused")) == 1
+
+
+def test_the_result_of_an_older_attempt_is_refused(kit):
+    kit.apply({"a": {}})
+    kit.stub.script("a", lose(), succeed("second"))
+    run = kit.run()
+    first = kit.stub.submitted[0]
+    kit.inbox.emit(_finish(first, token=first.token))
+    kit.settle()
+    assert kit.nodes(run)["a"]["output"] == "second"
+    (refused,) = kit.events(run, "refused")
+    assert refused.attempt == 1
+    assert refused.detail == {"reported": "success", "attempt_state": "lost"}
+
+
+def test_the_same_result_again_changes_nothing(kit):
+    kit.apply({"a": {"retries": 1}, "b": {"needs": ["a"]}})
+    kit.stub.script("a", fail(), succeed(1))
+    run = kit.run()
+    kit.finish(run)
+    before = kit.show(run), kit.row("SELECT event_seq FROM run").event_seq
+    for event in list(kit.sent):
+        kit.inbox.emit(event)
+    kit.settle()
+    assert (kit.show(run), kit.row("SELECT event_seq FROM run").event_seq) == before
+
+
+def test_a_commit_that_was_not_acknowledged_is_applied_once(kit, monkeypatch):
+    # Given a loop whose connection breaks after the commit of a's end, before the answer
+    from sqlalchemy.exc import OperationalError
+
+    from scheduler import loop as module
+
+    kit.apply({"a": {}, "b": {"needs": ["a"]}})
+    kit.stub.hold("a")
+    run = kit.run()
+    kit.stub.release("a", succeed(1))
+    apply_events, failures = module.apply_events, []
+
+    def commit_then_break(connection, events, losses=()):
+        applied = apply_events(connection, events, losses)
+        if not failures:
+            failures.append(True)
+            connection.connection.driver_connection.commit()
+            raise OperationalError("", {}, Exception("server closed the connection"), connection_invalidated=True)
+        return applied
+
+    monkeypatch.setattr(module, "apply_events", commit_then_break)
+    with pytest.raises(OperationalError):
+        kit.tick()
+    kit.loop._drop_connection()
+    # When it goes on over a new one
+    kit.settle()
+    # Then nothing was done twice
+    assert kit.state(run) == "success"
+    assert kit.attempts(run, "a") == [(1, "success")]
+    assert [event.state for event in kit.events(run, "node")].count("success") == 2
+    assert kit.events(run, "refused") == []
+
+
+def test_a_claim_whose_answer_was_lost_is_written_off_and_made_again(kit, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    kit.apply({"a": {}})
+    run = kit.create()
+    kit.starter.work()
+    claim, failures = kit.loop._claim, []
+
+    def commit_then_break(connection):
+        claimed = claim(connection)
+        if claimed.workloads and not failures:
+            failures.append(True)
+            connection.connection.driver_connection.commit()
+            raise OperationalError("", {}, Exception("server closed the connection"), connection_invalidated=True)
+        return claimed
+
+    monkeypatch.setattr(kit.loop, "_claim", commit_then_break)
+    with pytest.raises(OperationalError):
+        kit.tick()
+    kit.loop._drop_connection()
+    kit.loop._suspect = True  # as the loop's thread does after an error
+    kit.settle()
+    assert kit.attempts(run, "a") == [(1, "lost"), (2, "success")]
+    assert kit.started() == ["a"]
+
+
+def _finish(workload, *, token):
+    from agentflow.clock import utc_now
+    from agentflow.workload import Finished, Outcome
+
+    return Finished(workload.attempt_id, token, Outcome.SUCCESS, utc_now(), utc_now(), json.dumps("late"))
