@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,8 @@ class Daemon:
         self.inbox = Inbox(self._logs.put)
         self._executors: dict[str, Executor] = {}
         self._work_dir: Path | None = None
-        self._rebirth = threading.Lock()
+        self._lives = threading.Lock()  # held while executors are stopped or replaced
+        self._closing = False
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
         self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(
@@ -61,8 +63,9 @@ class Daemon:
             self.inbox,
             on_due=self.gates.wake,
             on_ended=self.starter.wake,
+            on_dead=self._begin_again,
         )
-        self._heartbeat = Heartbeat(self.engine, self.identity, self._declared_dead)
+        self._heartbeat = Heartbeat(self.engine, self.identity, self.inbox.wake)
         self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter]
         later = [self.gates.wake]
         if not reserved_only:
@@ -92,10 +95,10 @@ class Daemon:
         self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
         try:
             self._start_executors()
+            transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
         except BaseException:
             self._discard()
             raise
-        transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
         self._logs.start()
         for service in self._services:
             service.start()
@@ -123,9 +126,8 @@ class Daemon:
             self._executors[name] = executor
 
     def _discard(self) -> None:
-        """Undo a start that failed: end the executors that did start, remove their folder."""
-        for executor in self._executors.values():
-            executor.stop(0)
+        """End what executors are left, let go of the database, remove the scratch folder."""
+        self._stop_executors(0)
         self.engine.dispose()
         if self._work_dir is not None:
             shutil.rmtree(self._work_dir, ignore_errors=True)
@@ -134,39 +136,39 @@ class Daemon:
         self.inbox.wake()
         self.gates.wake()
 
-    def _declared_dead(self) -> None:
-        """Others have taken over our attempts: kill them and go on under a new id. In a thread: the heartbeat called."""
-        threading.Thread(target=self._begin_again, name="rebirth", daemon=True).start()
-
     def _begin_again(self) -> None:
-        if not self._rebirth.acquire(blocking=False):
-            return
-        try:
-            for executor in self._executors.values():
-                executor.stop(0)
+        """Others have taken over our attempts: kill them and go on under a new id. The loop's thread calls it.
+
+        Raises:
+            DBAPIError: The new id could not be registered; the old one stays dead, and the loop tries again.
+        """
+        with self._lives:
+            if self._closing:
+                return
+            self._stop_executors(0)
             self.identity.renew()
-            self._start_executors()
             transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
-            log.warning("scheduler_reborn", extra={"scheduler": str(self.identity.id)})
-            self.inbox.wake()
-        except Exception:
-            log.exception("rebirth_failed")
-        finally:
-            self._rebirth.release()
+            self._start_executors()
+            self.identity.revive()
+        log.warning("scheduler_reborn", extra={"scheduler": str(self.identity.id)})
+
+    def _stop_executors(self, grace: float) -> None:
+        deadline = time.monotonic() + grace
+        for executor in self._executors.values():
+            executor.stop(max(0.0, deadline - time.monotonic()))
 
     def stop(self, grace: float = GRACE) -> None:
         """Drain and stop: attempts still running after `grace` seconds are recorded as lost and run again later."""
         self.loop.drain()
-        self._say(state="stopping")
-        for executor in self._executors.values():
-            executor.stop(grace)
+        with self._lives:
+            self._closing = True
+            self._say(state="stopping")
+            self._stop_executors(grace)
         for service in reversed(self._services):
             service.stop()
         self._logs.stop()
         self._say(state="stopped")
-        self.engine.dispose()
-        if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+        self._discard()
         log.info("scheduler_stopped", extra={"scheduler": str(self.identity.id)})
 
     def _say(self, state: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from agentflow.bundles import extract_bundle
 from agentflow.db.queries.attempts import attempt_id
@@ -35,7 +36,23 @@ class Dispatcher:
         self._extracted: set[str] = set()
 
     def build(self, connection: Connection, claims: Sequence[Claim]) -> tuple[list[Workload], list[Finished]]:
-        """The workloads of these claims, in order; and the ends of those that cannot even begin."""
+        """The workloads of these claims, in order; and the ends of those that cannot even begin.
+
+        Raises:
+            DBAPIError: The database failed; nothing can be said about any claim.
+        """
+        try:
+            return self._build(connection, claims)
+        except DBAPIError:
+            raise
+        except Exception as error:  # one version that cannot be read must not hold up the others
+            if len(claims) == 1:
+                log.exception("claim_not_prepared", extra={"version": claims[0].version_id})
+                return [], [_failed(claims[0], type(error).__name__, f"the attempt could not be prepared: {error}")]
+            parts = [self.build(connection, [claim]) for claim in claims]
+            return [work for works, _ in parts for work in works], [end for _, ends in parts for end in ends]
+
+    def _build(self, connection: Connection, claims: Sequence[Claim]) -> tuple[list[Workload], list[Finished]]:
         versions = [self._versions.get(connection, claim.version_id) for claim in claims]
         asking = [
             Asking(claim.key[0], version, version.policy(claim.key[1]).references)

@@ -50,13 +50,17 @@ class Identity:
         """`time.monotonic()` until which attempts may start."""
         return 0.0 if self._dead.is_set() else self._lease_until
 
-    def beaten(self, sent_at: float) -> None:
-        """A heartbeat that was sent at this `time.monotonic()` was acknowledged."""
-        self._lease_until = sent_at + LEASE
+    def beaten(self, who: uuid.UUID, sent_at: float) -> None:
+        """A heartbeat of `who` that was sent at this `time.monotonic()` was acknowledged."""
+        with self._lock:
+            if who == self.id:
+                self._lease_until = sent_at + LEASE
 
-    def declared_dead(self) -> None:
-        """Others have taken over: start nothing more under this id."""
-        self._dead.set()
+    def declared_dead(self, who: uuid.UUID) -> None:
+        """Others have taken over from `who`: nothing more starts under that id."""
+        with self._lock:
+            if who == self.id:
+                self._dead.set()
 
     @property
     def is_dead(self) -> bool:
@@ -64,11 +68,14 @@ class Identity:
         return self._dead.is_set()
 
     def renew(self) -> None:
-        """Take a new id after a death."""
+        """Take a new id after a death; it lives from `revive` on, once it is registered."""
         with self._lock:
             self.id = uuid7()
             self._lease_until = 0.0
-            self._dead.clear()
+
+    def revive(self) -> None:
+        """The new id is registered and its executors are started."""
+        self._dead.clear()
 
 
 def register(connection: Connection, identity: Identity, settings: Settings) -> None:
@@ -85,7 +92,7 @@ def register(connection: Connection, identity: Identity, settings: Settings) -> 
             "parallelism": settings.parallelism,
         },
     )
-    identity.beaten(sent_at)
+    identity.beaten(identity.id, sent_at)
 
 
 def leave(connection: Connection, identity: Identity, state: str) -> None:
@@ -106,13 +113,15 @@ class Heartbeat(WorkerThread):
 
     def work(self) -> float:
         """One beat."""
-        sent_at = time.monotonic()
+        if self._identity.is_dead:
+            return BEAT_EVERY  # between two lives
+        sent_at, me = time.monotonic(), self._identity.id
         with self._engine.begin() as connection:
-            alive = connection.execute(_BEAT, {"id": self._identity.id}).rowcount == 1
-        if alive and not self._identity.is_dead:
-            self._identity.beaten(sent_at)
-        elif not alive:
-            log.error("declared_dead", extra={"scheduler": str(self._identity.id)})
-            self._identity.declared_dead()
+            alive = connection.execute(_BEAT, {"id": me}).rowcount == 1
+        if alive:
+            self._identity.beaten(me, sent_at)
+        else:
+            log.error("declared_dead", extra={"scheduler": str(me)})
+            self._identity.declared_dead(me)
             self._on_death()
         return BEAT_EVERY

@@ -27,7 +27,7 @@ from agentflow.ids import fencing_token
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started, Workload
 from executors.base import Executor
-from scheduler import choose
+from scheduler import choose, guarded
 from scheduler.apply import Applied, Loss, apply_events
 from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
@@ -37,6 +37,7 @@ from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
 log = logging.getLogger(__name__)
 
 POLL = 5.0  #: Seconds between looks at the database when nothing wakes the loop: the safety net.
+AUDIT = 30.0  #: Seconds between looks for attempts that are ours in the database and unknown here.
 BATCH = 500  #: Events applied in one transaction.
 
 
@@ -61,6 +62,7 @@ class Loop:
         *,
         on_due: Callable[[], None] = lambda: None,
         on_ended: Callable[[], None] = lambda: None,
+        on_dead: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -69,6 +71,7 @@ class Loop:
         self._inbox = inbox
         self._on_due = on_due
         self._on_ended = on_ended
+        self._on_dead = on_dead
         self._dispatcher = Dispatcher(settings)
         self._connection: Connection | None = None
         self._backend = 0
@@ -78,7 +81,9 @@ class Loop:
         self._oldest = uuid.UUID(int=0)
         self._next_due = 0.0  # time.monotonic() of the next look for retries and evaluations
         self._look = True  # whether the database may hold something that no event told of
-        self._suspect = True  # whether open attempts in the database may be unknown here
+        self._audit_at = (
+            0.0  # time.monotonic() of the next look for open attempts in the database that are unknown here
+        )
         self._draining = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,7 +118,7 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - nothing may end the loop
                 report_failure(log, "loop", error)
                 self._drop_connection()
-                self._look = self._suspect = True
+                self._look, self._audit_at = True, 0.0
                 if stopping:
                     return
                 self._stopping.wait(backoff)
@@ -134,6 +139,8 @@ class Loop:
     # -- one tick --------------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """Apply, release, claim, dispatch, once."""
+        if self._identity.is_dead and not self._draining:
+            self._on_dead()
         connection = self._connected()
         look, self._look = self._look, False
         self._collect()
@@ -165,6 +172,8 @@ class Loop:
             if is_disconnect(error):
                 raise
             if not is_retriable(error):
+                if not batch:
+                    raise  # nothing to blame: pause, then try again
                 log.error("batch_failed", extra={"events": len(batch)}, exc_info=error)
                 self._apply_singly(connection, batch)
                 self._settle_batch(batch)
@@ -238,8 +247,14 @@ class Loop:
         failed = Finished(
             event.attempt_id, event.token, Outcome.FAILED, event.started_at, event.finished_at, None, info
         )
-        with connection.begin():
-            self._after(apply_events(connection, [failed]))
+        try:
+            with connection.begin():
+                self._after(apply_events(connection, [failed]))
+        except Exception as again:
+            if is_disconnect(again):
+                raise
+            # Nothing may stop the loop: the audit finds the attempt without an owner and writes it off.
+            log.error("event_dropped", extra={"attempt": event.attempt_id}, exc_info=again)
 
     def _after(self, applied: Applied) -> None:
         if applied.due:
@@ -268,7 +283,7 @@ class Loop:
             self._oldest = claims.oldest_open_run(connection)
             stops = attempts_to_stop(connection, self._identity.id, self._oldest) if self._live else []
         self._stop_attempts([attempt_id(key) for key in stops])
-        if self._suspect:
+        if time.monotonic() >= self._audit_at:
             self._write_off_unknown(connection)
         return self._oldest < before
 
@@ -278,7 +293,7 @@ class Loop:
             if attempt in self._live:
                 by_executor.setdefault(self._live[attempt], []).append(attempt)
         for name, found in by_executor.items():
-            self._executors[name].cancel(found)
+            guarded.cancel(name, self._executors[name], found)
 
     def _release(self, connection: Connection) -> None:
         """Make retries ready whose time has come, and find out when the next one is due; at least every POLL seconds."""
@@ -295,7 +310,10 @@ class Loop:
                 self._on_due()
 
     def _write_off_unknown(self, connection: Connection) -> None:
-        """After a broken connection: a claim may have been committed without an answer; nobody runs its attempts."""
+        """After a broken connection: a claim may have been committed without an answer; nobody runs its attempts.
+
+        And every AUDIT seconds: the server may have been committing still when the connection was made again.
+        """
         known = self._live.keys() | {event.attempt_id for event in self._pending}
         with connection.begin():
             open_now = open_attempts(connection, self._identity.id, self._oldest)
@@ -307,12 +325,12 @@ class Loop:
             if losses:
                 log.warning("attempts_written_off", extra={"count": len(losses)})
                 self._after(apply_events(connection, [], losses))
-        self._suspect = False
+        self._audit_at = time.monotonic() + AUDIT
 
     # -- claim and dispatch ------------------------------------------------------------------------------------------
     def _claim(self, connection: Connection) -> _Claimed:
         """Claim as much as the executors take, and build its workloads."""
-        slots = {name: executor.slots_free for name, executor in self._executors.items()}
+        slots = guarded.free_slots(self._executors)
         if self._draining or not any(slots.values()) or not self._identity.may_claim:
             return _Claimed()
         taken, more = self._take(connection, slots)
@@ -323,27 +341,28 @@ class Loop:
 
     def _submit(self, claimed: _Claimed) -> None:
         """Hand over what was claimed, once that is committed."""
+        self._live.update(claimed.executors)
         for name, executor in self._executors.items():
             mine = [workload for workload in claimed.workloads if claimed.executors[workload.attempt_id] == name]
             if mine:
-                self._live.update((workload.attempt_id, name) for workload in mine)
-                executor.submit(mine)
+                claimed.failed.extend(guarded.submit(name, executor, mine))
         for event in claimed.failed:
             self._inbox.emit(event)
 
     def _take(self, connection: Connection, slots: dict[str, int]) -> tuple[list[claims.Claim], bool]:
-        default = self._settings.executor
+        default, me = self._settings.executor, self._identity.id
         free = [name for name, count in slots.items() if count > 0]
         groups, alive = claims.lock_groups(
             connection,
-            me=self._identity.id,
+            me=me,
             reserved_only=self._identity.reserved_only,
             queues=self._settings.served_queues,
             executors=[*free, ""] if default in free else free,
             oldest=self._oldest,
         )
-        if not alive:
-            self._identity.declared_dead()
+        if not alive and not self._draining:
+            self._identity.declared_dead(me)
+            self._inbox.wake()
         if not groups or not alive:
             return [], False
         usage = claims.lock_usage(connection, groups, oldest=self._oldest)
@@ -363,5 +382,5 @@ class Loop:
             for c in chosen
         ]
         if taken:
-            claims.write_claims(connection, taken, me=self._identity.id)
+            claims.write_claims(connection, taken, me=me)
         return taken, bool(taken) and len(candidates) >= sum(most.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -34,11 +35,22 @@ class Recovery(WorkerThread):
         self._engine = engine
         self._identity = identity
         self._on_recovered = on_recovered
+        self._judge_from = 0.0  # time.monotonic() before which nobody is declared dead
 
     def work(self) -> float:
-        """One look."""
-        with self._engine.begin() as connection:
-            dead = schedulers.mark_dead(connection, me=self._identity.id, after=DEAD_AFTER)
+        """One look. After an outage the others get time to beat again: they could not, and are not dead for that."""
+        try:
+            self._look(judge=time.monotonic() >= self._judge_from)
+        except Exception:
+            self._judge_from = time.monotonic() + DEAD_AFTER
+            raise
+        return EVERY
+
+    def _look(self, *, judge: bool) -> None:
+        dead: list[uuid.UUID] = []
+        if judge:
+            with self._engine.begin() as connection:
+                dead = schedulers.mark_dead(connection, me=self._identity.id, after=DEAD_AFTER)
         for scheduler in dead:
             log.warning("scheduler_dead", extra={"scheduler": str(scheduler)})
         with self._engine.begin() as connection:
@@ -53,7 +65,6 @@ class Recovery(WorkerThread):
                 notify_ready(connection)
         if gone or reserved:
             self._on_recovered()
-        return EVERY
 
     def write_off(self, owner: uuid.UUID, oldest: uuid.UUID, reason: str) -> int:
         """Record every open attempt of a scheduler as lost; how many."""

@@ -16,6 +16,8 @@ CONNECT_TIMEOUT = 5  # seconds
 #: Deadlock and serialisation failures: the transaction may simply be run again (ENGINE 3).
 _RETRIABLE = frozenset({"40P01", "40001"})
 RETRIES = 5
+#: Connection broken (class 08), shutdown and start-up (57P), no room on disk or for a connection, I/O error, standby.
+_UNAVAILABLE = ("08", "57P", "53100", "53300", "58030", "25006")
 
 
 #: Short statements over keys, run again and again: one plan for all parameters, and always by index. The planner's
@@ -27,11 +29,14 @@ KEYED = {
     "enable_seqscan": "off",
     "join_collapse_limit": "1",
 }
+#: A scheduler that is stopped (SIGSTOP, a sleeping machine) in the middle of a transaction must give its locks back
+#: before others declare it dead: their work, and writing off its attempts, waits for them.
+GIVE_UP_LOCKS = {"idle_in_transaction_session_timeout": "5s"}
 
 
 def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentflow", keyed: bool = False) -> Engine:
-    """An engine on this database; connects lazily. `keyed` is for the scheduler: see KEYED."""
-    options = {"timezone": "UTC", "jit": "off"} | (KEYED if keyed else {})
+    """An engine on this database; connects lazily. `keyed` is for the scheduler: see KEYED and GIVE_UP_LOCKS."""
+    options = {"timezone": "UTC", "jit": "off"} | (KEYED | GIVE_UP_LOCKS if keyed else {})
     target = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(
         target,
@@ -50,13 +55,12 @@ def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentf
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """Whether the database went away, so that the same work may be tried again on a new connection."""
+    """Whether the database went away or can store nothing now: the same work may be tried again, later."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     if isinstance(error, OperationalError | InterfaceError):
         state = getattr(error.orig, "sqlstate", None)
-        # Class 08: connection; 57P0x: shutdown and start-up; none: the socket broke before a code came.
-        return state is None or state.startswith(("08", "57P"))
+        return state is None or state.startswith(_UNAVAILABLE)  # None: the socket broke before a code came
     return False
 
 
