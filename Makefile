@@ -35,7 +35,7 @@ migrate: $(READY) ## Bring the database of the settings to the newest schema
 	@$(BIN)/agentflow db upgrade
 
 clean: ## Remove the environment, caches and build results; the data in AGENTFLOW_HOME stays
-	rm -rf $(VENV) build dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis .grimp_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap
