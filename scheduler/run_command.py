@@ -96,24 +96,26 @@ def _run(
 ) -> tuple[dict[str, Any], bool]:
     """The run's last document, and whether Ctrl-C ended it."""
     from agentflow.db.queries.schedulers import release_reservations
-    from scheduler.daemon import Daemon
+    from scheduler.daemon import GRACE, Daemon
 
     settings = session.settings.model_copy(update=overrides)
     daemon = Daemon(settings, session.url, reserved_only=True)
     daemon.start()
     stopper = _Stopper(session, daemon.inbox.wake)
+    owner, grace = daemon.identity.id, GRACE
     try:
-        run_id = session.do(
-            partial(_create, spec=spec, params=params, bundle=bundle, actor=session.actor, owner=daemon.identity.id)
-        )
+        run_id = session.do(partial(_create, spec=spec, params=params, bundle=bundle, actor=session.actor, owner=owner))
         stopper.watch(str(run_id))
         daemon.inbox.wake()
         daemon.gates.wake()
         document = run_output.follow(session, str(run_id))
+    except KeyboardInterrupt:  # the second one: nobody waits for anything any more
+        grace = 0.0
+        raise
     finally:
         stopper.restore()
-        daemon.stop()
-        _release(session, partial(release_reservations, owners=[daemon.identity.id]))
+        daemon.stop(grace)
+        _release(session, partial(release_reservations, owners=[owner]))
     return document, stopper.pressed and document["state"] != RunState.SUCCESS
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 from agentflow.db import migrate
 from agentflow.postgres import EmbeddedPostgres
 from agentflow.postgres.config import UNSAFE_FAST
-from tests.acceptance.crash_kit import Site, blocks, check_aftermath, until
+from tests.acceptance.crash_kit import Site, Standalone, blocks, check_aftermath, document, kill_server, until
 
 pytestmark = pytest.mark.chaos
 
@@ -47,20 +50,6 @@ def own_site(own_postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[Site]:
     yield site
     print(site.said())
     site.close()
-
-
-def kill_server(postgres: EmbeddedPostgres) -> None:
-    """SIGKILL to the postmaster and all its children."""
-    import psutil
-
-    postmaster = psutil.Process(int((postgres.home / "postgres/data/postmaster.pid").read_text().split()[0]))
-    family = [postmaster, *postmaster.children(recursive=True)]
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=10)
 
 
 def test_another_scheduler_takes_over_after_a_kill(site: Site) -> None:
@@ -107,7 +96,7 @@ def test_a_killed_postgres_loses_nothing_that_it_had_confirmed(own_site: Site, o
     run = own_site.start_run(GRAPH, seconds=0.05)
     for done in (40, 100):
         own_site.at_work(run, done)
-        kill_server(own_postgres)
+        kill_server(own_postgres.home)
         assert own_postgres.ensure_running() == own_site.url
     own_site.end(run)
     states = check_aftermath(own_site, run, GRAPH)
@@ -125,7 +114,7 @@ def test_schedulers_go_on_after_an_outage_longer_than_their_lease(
     schedulers = [own_site.scheduler(AGENTFLOW_PARALLELISM="4") for _ in range(2)]
     run = own_site.start_run(graph, seconds=11)
     until(lambda: len(own_site.notes("start")) == 8, what="all nodes run")
-    kill_server(own_postgres)
+    kill_server(own_postgres.home)
     down_until = time.monotonic() + 9
     until(lambda: time.monotonic() > down_until)
     own_postgres.ensure_running()
@@ -221,3 +210,125 @@ def test_a_scheduler_that_is_asked_to_stop_records_its_attempts_as_lost(site: Si
     site.end(run)
     assert check_aftermath(site, run, graph)["lost"] == 4
     assert site.stop(second) < 5
+
+
+def run_file(
+    site: Site, graph: dict[str, list[str]], *, seconds: float, begun: int
+) -> tuple[subprocess.Popen[bytes], uuid.UUID]:
+    """`agentflow run FILE` at work, when `begun` nodes have begun: the process and the run's id."""
+    file = site.folder / "adhoc.yaml"
+    file.write_text(json.dumps(document("adhoc", graph, site.journal, seconds)))
+    process = site.popen("-m", "agentflow", "run", str(file), "--json")
+    until(lambda: len(site.notes("start")) >= begun, what="nodes run")
+    run = site.value("SELECT id FROM run WHERE triggered_by = 'cli'")
+    return process, run
+
+
+def test_another_scheduler_finishes_a_run_file_that_was_killed(site: Site) -> None:
+    other = site.scheduler()
+    graph = blocks(1, fan=6, chain=2)
+    process, run = run_file(site, graph, seconds=0.5, begun=4)
+    reserved_for = site.schedulers(process, "alive")
+    assert [site.value("SELECT reserved_for FROM run WHERE id = %s", run)] == reserved_for
+    assert {row["scheduler_id"] for row in site.attempts(run)} == set(reserved_for)
+    process.kill()
+    process.wait()
+    site.end(run)
+    states = check_aftermath(site, run, graph)
+    assert states["lost"] >= 1
+    assert site.value("SELECT reserved_for FROM run WHERE id = %s", run) is None
+    assert site.stop(other) < 5
+    assert site.leftovers() == []
+
+
+def test_ctrl_c_cancels_a_run_file_and_waits_for_its_end(site: Site) -> None:
+    process, run = run_file(site, {"first": [], "second": [], "last": ["first"]}, seconds=20, begun=2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    said = json.loads(site.output(process))
+    assert (said["id"], said["state"]) == (str(run), "cancelled")
+    assert site.state(run) == "cancelled"
+    assert [row["state"] for row in site.attempts(run)] == ["cancelled", "cancelled"]
+    assert {node["state"] for node in said["nodes"]} == {"cancelled"}
+    assert site.leftovers() == []
+
+
+def test_a_second_ctrl_c_leaves_a_run_file_at_once(site: Site) -> None:
+    stubborn = """
+import signal, time
+
+def main(journal):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(journal, "a").write('{"what": "start", "node": "deaf"}\\n')
+    time.sleep(60)
+"""
+    file = site.folder / "deaf.yaml"
+    node = {"type": "python", "config": {"code": stubborn, "args": {"journal": str(site.journal)}}}
+    file.write_text(json.dumps({"name": "deaf", "nodes": {"deaf": node}}))
+    process = site.popen("-m", "agentflow", "run", str(file))
+    until(lambda: site.notes("start"), what="the node runs")
+    run = site.value("SELECT id FROM run")
+    process.send_signal(signal.SIGINT)
+    until(
+        lambda: site.value("SELECT cancel_requested_at FROM run WHERE id = %s", run), what="the run is being cancelled"
+    )
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130
+    assert time.monotonic() - began < 2
+    assert site.state(run) == "cancelled"
+    until(lambda: site.leftovers() == [], 2)
+
+
+@pytest.fixture
+def standalone(open_home: Path, tmp_path: Path) -> Iterator[Standalone]:
+    """Starts `agentflow standalone` on a home of its own."""
+    standalone = Standalone(Site("", tmp_path), open_home)
+    yield standalone
+    print(standalone.site.said())
+    standalone.close()
+
+
+def test_standalone_runs_a_workflow_through_the_death_of_its_parts(standalone: Standalone) -> None:
+    graph = blocks(8)
+    process = standalone.start()
+    site = standalone.site
+    file = site.folder / "flow.yaml"
+    file.write_text(json.dumps(document("flow", graph, site.journal, 0.05)))
+    applied = standalone.agentflow("apply", str(file))
+    assert applied["items"] == [{"name": "flow", "version": 1, "changed": True, "created": True}]
+    run = uuid.UUID(standalone.agentflow("trigger", "flow")["id"])
+
+    site.at_work(run, 40)
+    scheduler = standalone.scheduler(process)
+    scheduler.kill()
+    until(lambda: standalone.scheduler(process).pid != scheduler.pid, what="another scheduler")
+    site.at_work(run, site.done(run) + 20)
+    kill_server(standalone.home)
+    site.end(run)
+    check_aftermath(site, run, graph)
+    shown = standalone.agentflow("runs", "show", str(run))
+    assert (shown["state"], len(shown["nodes"])) == ("success", 200)
+
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert time.monotonic() - began < 5
+    assert standalone.leftovers() == []
+
+
+def test_a_killed_standalone_leaves_nothing_and_the_next_one_goes_on(standalone: Standalone) -> None:
+    graph = blocks(2, fan=10)
+    process = standalone.start()
+    site = standalone.site
+    run = site.start_run(graph, seconds=0.2)
+    site.at_work(run, 5)
+    process.kill()
+    process.wait()
+    until(lambda: site.leftovers() == [], 5, "the scheduler and its runners end by themselves")
+    again = standalone.start()
+    site.end(run)
+    check_aftermath(site, run, graph)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(10) == 0
+    assert standalone.leftovers() == []
