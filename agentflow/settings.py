@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -33,9 +33,12 @@ class Settings(BaseSettings):
     listen_database_url: str = Field("", description="Direct connection for LISTEN when database_url is a pooler")
     home: Path = Field(default_factory=default_home, description="Embedded database, bundles, keys, logs")
     embedded_postgres_major: int = Field(18, description="Major version of the embedded server: 16 or 18")
+    secret_key: str = Field(
+        "", repr=False, description="Encrypts secrets; KEY,OLDKEY while keys are rotated; empty: HOME/secret_key"
+    )
     dags_folder: Path | None = Field(None, description="Workflow files; default ./dags if it exists, else HOME/dags")
     executor: str = Field("local", description="Executor of nodes and workflows that name none")
-    executors: str = Field("local", description="Enabled executors, comma separated")
+    executors: str = Field("local,subprocess", description="Enabled executors, comma separated")
     queues: str = Field("default", description="Queues this scheduler serves, comma separated")
     parallelism: int = Field(
         default_factory=default_parallelism, ge=1, le=1024, description="Attempts at once per scheduler"
@@ -44,6 +47,26 @@ class Settings(BaseSettings):
     output_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a node's JSON output")
     log_max: int = Field(16 * 2**20, ge=1024, description="Bytes of log text kept per attempt")
     allow_private_http: bool = Field(False, description="Whether http nodes may reach private addresses")
+    subprocess_user: str = Field("", description="User whom attempts of `subprocess` run as; needs root")
+    subprocess_nice: int = Field(0, ge=0, le=19, description="Niceness of attempts of `subprocess`")
+    subprocess_environment: str = Field(
+        "", description="Variables that `subprocess` passes on besides its allow-list, comma separated"
+    )
+    subprocess_memory: int = Field(
+        0, ge=0, description="Bytes an attempt of `subprocess` may use if its node names no memory; 0: no limit"
+    )
+    subprocess_cpu_seconds: int = Field(
+        0, ge=0, description="Processor time of an attempt of `subprocess`, all its processes together; 0: no limit"
+    )
+    subprocess_max_processes: int = Field(
+        1024, ge=0, description="Processes and threads of an attempt of `subprocess` at once; 0: no limit"
+    )
+    subprocess_max_open_files: int = Field(
+        0, ge=0, description="Open files of each process of `subprocess`; 0: as the scheduler"
+    )
+    subprocess_max_file_size: int = Field(
+        0, ge=0, description="Bytes of each file that an attempt of `subprocess` writes; 0: no limit"
+    )
     health_host: str = Field("127.0.0.1", description="Address of the scheduler's health endpoint")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the scheduler's health endpoint; 0: none")
     log_format: Literal["console", "json"] = Field("console", description="Shape of AgentFlow's own log")
@@ -82,6 +105,16 @@ class Settings(BaseSettings):
         """Names of the executors to start, the default one included."""
         names = [name.strip() for name in self.executors.split(",") if name.strip()]
         return names if self.executor in names else [self.executor, *names]
+
+    def executor_options(self, name: str) -> dict[str, Any]:
+        """What `AGENTFLOW_<NAME>_*` says, in small letters without that prefix; values that we do not know as text."""
+        prefix = f"{name.replace('-', '_').lower()}_"
+        variable = f"AGENTFLOW_{prefix}".upper()
+        unknown = {
+            key.removeprefix(variable).lower(): value for key, value in os.environ.items() if key.startswith(variable)
+        }
+        known = {field: getattr(self, field) for field in type(self).model_fields if field.startswith(prefix)}
+        return unknown | {field.removeprefix(prefix): value for field, value in known.items()}
 
     @property
     def served_queues(self) -> list[str]:

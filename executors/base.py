@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from agentflow.workload import ExecutorEvent, Workload
 
@@ -22,6 +22,9 @@ class ExecutorContext:
     lease: Callable[[], float] = field(default=lambda: time.monotonic() + 3600.0)
     """`time.monotonic()` until which this scheduler may start attempts: an attempt that would start later must not
     start at all but be reported LOST (another scheduler may own it by then)."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of this executor: `AGENTFLOW_<NAME>_*` in small letters without that prefix. Those that AgentFlow does
+    not know are text."""
 
 
 @dataclass(frozen=True, slots=True)

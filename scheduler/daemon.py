@@ -89,11 +89,12 @@ class Daemon:
             ExecutorUnknown: An enabled executor is not installed.
         """
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with self.engine.connect() as connection:
-            require_current(connection)
-        self._make_partitions()
-        self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
         try:
+            with self.engine.connect() as connection:
+                require_current(connection)
+            self._make_partitions()
+            self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
+            self._work_dir.chmod(0o711)  # attempts may run as another user; each executor's own folder is closed
             self._start_executors()
             transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
         except BaseException:
@@ -120,6 +121,7 @@ class Daemon:
                 bundles_dir=self.settings.bundles_dir,
                 work_dir=self._work_dir / name,
                 lease=self.identity.lease,
+                options=self.settings.executor_options(name),
             )
             executor = registry.load(name, context)
             executor.start(self.inbox.emit)

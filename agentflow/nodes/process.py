@@ -14,6 +14,10 @@ from typing import Final
 
 from agentflow.nodes.base import NodeFailed, NodeLog
 
+#: What a script sees of the runner's own environment; everything else, settings and credentials above all, stays out.
+INHERITED: Final = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
 TAIL: Final = 64 * 1024  #: Bytes of standard output that are kept.
 _READ: Final = 256 * 1024  # bytes per read
 _LINE: Final = 1024 * 1024  # bytes of a line without an end after which it is cut
@@ -52,6 +56,11 @@ def run_streamed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log:
         except BaseException:
             process.kill()
             raise
+
+
+def passed_on(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that are on the allow-list."""
+    return {name: value for name, value in inherited.items() if name in INHERITED or name.startswith("LC_")}
 
 
 def clean_text(data: bytes) -> str:

@@ -14,12 +14,8 @@ from pydantic import AfterValidator, Field
 
 from agentflow.nodes.base import NodeConfig, NodeContext, NodeFailed, NodeSkipped, NodeType
 from agentflow.nodes.fields import NO_SECRETS, Text
-from agentflow.nodes.process import Ended, run_streamed
+from agentflow.nodes.process import Ended, passed_on, run_streamed
 
-#: What a script sees of the runner's own environment; everything else, settings and credentials above all, stays out.
-INHERITED: Final = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
-)
 _OURS: Final = ("RUN_ID", "WORKFLOW", "NODE", "MAP_INDEX", "ATTEMPT", "WORK_DIR", "OUTPUT")
 _SIGPIPE_EXIT: Final = 141  # 128 + SIGPIPE
 
@@ -98,8 +94,7 @@ def environment(
         "WORK_DIR": str(context.work_dir),
         "OUTPUT": str(output),
     }
-    kept = {name: value for name, value in inherited.items() if name in INHERITED or name.startswith("LC_")}
-    return kept | dict(given) | {f"AGENTFLOW_{name}": ours[name] for name in _OURS}
+    return passed_on(inherited) | dict(given) | {f"AGENTFLOW_{name}": ours[name] for name in _OURS}
 
 
 def write_files(root: Path, files: Mapping[str, str]) -> None:

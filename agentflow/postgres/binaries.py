@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentflow.accounts import Account
 from agentflow.errors import SettingsError
-from agentflow.postgres.account import Account
 
 #: Folder of each major version inside the wheel.
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from agentflow.accounts import Account
 from agentflow.errors import DatabaseNotReady, DatabaseUnreachable, SettingsError
 from agentflow.locks import POLL, FileLock, LockTimeout
 from agentflow.postgres.access import USER
-from agentflow.postgres.account import Account
 from agentflow.postgres.binaries import Binaries
 from agentflow.postgres.config import conf_text
 

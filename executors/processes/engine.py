@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
 import struct
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from agentflow.runner import wire
@@ -22,20 +17,23 @@ from executors.processes.dispatcher import STUCK, Dispatcher
 from executors.processes.handle import Handle
 from executors.processes.io_loop import IoLoop
 from executors.processes.item import Item
+from executors.processes.nursery import Nursery
 from executors.processes.outcomes import StopReason, died, lost, stopped
 from executors.processes.policy import ProcessPolicy
 from executors.processes.pool import Pool
 from executors.processes.prefetch import Prefetch
 from executors.processes.reporter import Reporter, chunk_of
-from executors.processes.zygote_link import Exited, Forked, ZygoteLink
+from executors.processes.zygote_link import Exited
 
 log: Final = logging.getLogger(__name__)
 
 _IDLE_MAX: Final = 300.0  # seconds an idle process is kept
 _RETIRE_MAX: Final = 5.0  # seconds a retiring process may take to end
 _KILL_MAX: Final = 3.0  # seconds after SIGKILL until we stop waiting for the report
-_RESTART_FIRST: Final = 0.05  # seconds before the first restart of the zygote; doubles
-_RESTART_MAX: Final = 5.0  # seconds
+_NO_PROCESSES: Final = (
+    "the parent of the runner processes does not start; the scheduler's standard error says why "
+    "(for `subprocess`, AGENTFLOW_SUBPROCESS_ENVIRONMENT may lack a variable that Python needs here)"
+)
 
 
 class Engine:
@@ -49,10 +47,10 @@ class Engine:
         self._prefetch = Prefetch()
         self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)
         self._dispatcher = Dispatcher(self._pool, self._prefetch, size=context.parallelism, lease=context.lease)
-        self._link: ZygoteLink | None = None
+        self._nursery = Nursery(context, policy, self.loop, on_exit=self._on_exit, on_lost=self._on_zygote_lost)
         self._deadlines = Deadlines()
         self._deadline_planned: float | None = None
-        self._restarts = 0
+        self._submitted_at = 0.0  # `time.monotonic()` of the last workload
         self._stopping = False
         self._release_planned = False
         self.capacity = context.parallelism  #: Workloads that may be out at once.
@@ -65,13 +63,14 @@ class Engine:
     # Commands
 
     def start(self) -> None:
-        """Start the zygote; it is ready some hundred milliseconds later, requests wait for it."""
-        self._connect()
-        self._pool.keep_spare()
+        """Start the zygote if it is to be warm; it is ready some hundred milliseconds later, requests wait for it."""
+        if not self._policy.lazy:
+            self._pool.keep_spare()
         self.loop.call_at(time.monotonic() + _IDLE_MAX, self._trim)
 
     def submit(self, workloads: Sequence[Workload]) -> None:
         """Take workloads."""
+        self._submitted_at = time.monotonic()
         for workload in workloads:
             item = Item(workload)
             if workload.attempt_id in self._reporter.items:
@@ -174,17 +173,13 @@ class Engine:
         if limits.timeout is not None:
             self._deadlines.add(item.started_mono + limits.timeout, item.workload.attempt_id, self._reporter.items)
             self._plan_deadline()
-        if limits.memory is not None and self._link is not None:
-            handle.watched = True
-            self._link.watch(handle, limits.memory)
+        self._nursery.watch(handle, limits.memory)
 
     def _on_finished(self, handle: Handle, item: Item, body: bytes) -> None:
         _, _, retire, started, finished = wire.FINISHED_BODY.unpack_from(body)
         self._prefetch.observe(finished - started)
         self._let_go(handle, item)
-        if handle.watched and self._link is not None:
-            handle.watched = False
-            self._link.watch(handle, None)
+        self._nursery.unwatch(handle)
         self._reporter.finished_by_runner(item, body)
         if item.stop is not None:
             self._retire(handle, patience=0)
@@ -233,8 +228,8 @@ class Engine:
             return  # its end is on the way already
         item.stop = reason
         self._pool.retire(handle)
-        if self._link is not None and grace > 0:
-            self._link.signal(handle, signal.SIGTERM)
+        if grace > 0:
+            self._nursery.signal(handle, signal.SIGTERM)
             self.loop.call_at(time.monotonic() + grace, self._kill, handle)
         else:
             self._kill(handle)
@@ -248,8 +243,7 @@ class Engine:
             self._kill(handle)
 
     def _kill(self, handle: Handle) -> None:
-        if self._link is not None and self._pool.by_id(handle.id) is handle:
-            self._link.signal(handle, signal.SIGKILL)
+        self._nursery.signal(handle, signal.SIGKILL)
 
     def _kill_all(self) -> None:
         for handle in self._pool:
@@ -262,43 +256,22 @@ class Engine:
     # Processes
 
     def _fork(self, handle: Handle) -> None:
-        if self._link is not None:
-            self._link.fork(handle, self._work_dir(handle))
+        self._nursery.fork(handle)
         self.loop.watch(handle.sock, lambda: self._on_readable(handle))
 
     def _discard(self, handle: Handle) -> None:
         self._pool.forget(handle)
-        self.loop.unwatch(handle.sock)
-        handle.close()
-        self._clean(handle)
+        self._nursery.discard(handle)
 
     def _trim(self) -> None:
-        self._pool.trim(time.monotonic() - _IDLE_MAX)
+        """End what has been idle for long, the zygote too if it is not to be warm."""
+        long_ago = time.monotonic() - _IDLE_MAX
+        self._pool.trim(long_ago)
+        if self._policy.lazy and not self._reporter.items and self._submitted_at < long_ago:
+            for handle in self._pool:
+                self._discard(handle)
+            self._nursery.rest()
         self.loop.call_at(time.monotonic() + _IDLE_MAX / 5, self._trim)
-
-    def _connect(self) -> None:
-        if self._stopping:
-            return
-        self._link = ZygoteLink(self._context.bundles_dir)
-        self.loop.watch(self._link.sock, self._on_report)
-        for handle in self._pool:
-            self._link.fork(handle, self._work_dir(handle))
-
-    def _on_report(self) -> None:
-        assert self._link is not None
-        reports = self._link.receive()
-        if reports is None:
-            self._on_zygote_lost()
-            return
-        self._restarts = 0
-        for report in reports:
-            handle = self._pool.by_id(report.id)
-            if handle is None:
-                continue
-            if isinstance(report, Forked):
-                handle.pid = report.pid
-            else:
-                self._on_exit(handle, report)
 
     def _on_exit(self, handle: Handle, report: Exited) -> None:
         while self._take_messages(handle):
@@ -309,10 +282,8 @@ class Engine:
             if item.started_at is not None:
                 self._reporter.salvage_log(item, report.area, report.rest)
             self._reporter.finish(item, *self._verdict(handle, item, report))
-        self.loop.unwatch(handle.sock)
-        handle.close()
-        self._clean(handle)
-        if not self._stopping:
+        self._nursery.discard(handle)
+        if not self._stopping and handle.key is not None:  # one that died unused would die again and again
             self._pool.keep_spare()
 
     def _verdict(self, handle: Handle, item: Item, report: Exited) -> tuple[Outcome, ErrorInfo]:
@@ -321,28 +292,20 @@ class Engine:
         if handle.garbled:
             return Outcome.FAILED, ErrorInfo(type="Protocol", message="the node wrote into the runner's own channel")
         if item.started_at is None:
-            return lost("the runner process ended before the attempt began")
+            said = report.rest["stderr"].decode("utf-8", "replace").strip().rpartition("\n")[2]
+            return lost(f"the runner process ended before the attempt began{': ' if said else ''}{said}")
         return died(report.end)
 
     def _on_zygote_lost(self) -> None:
         """Its runners die with it; their attempts are lost, and another zygote takes over."""
-        assert self._link is not None
-        log.warning("zygote_lost", extra={"restarts": self._restarts})
-        self.loop.unwatch(self._link.sock)
-        self._link.close(timeout=1.0)
-        self._link = None
         for handle in self._pool:
             self._on_orphaned(handle)
-        if self._stopping:
-            return
-        delay = min(_RESTART_MAX, _RESTART_FIRST * 2**self._restarts) if self._restarts else 0.0
-        self._restarts += 1
-        self.loop.call_at(time.monotonic() + delay, self._connect)
+        if self._nursery.hopeless:
+            for item in self._dispatcher.take_all():
+                self._reporter.finish(item, Outcome.REFUSED, ErrorInfo(type="Refused", message=_NO_PROCESSES))
 
     def _on_orphaned(self, handle: Handle) -> None:
-        if handle.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(handle.pid, signal.SIGKILL)
+        self._nursery.kill_orphan(handle)
         while self._take_messages(handle):
             pass
         self._pool.forget(handle)
@@ -352,28 +315,10 @@ class Engine:
                 self._reporter.finish_stopped(item, item.stop)
             else:
                 self._reporter.finish(item, *lost("the parent of the runner processes was killed"))
-        self.loop.unwatch(handle.sock)
-        handle.close()
-        self._clean(handle)
+        self._nursery.discard(handle)
 
     def _end(self) -> None:
-        if self._link is not None:
-            self.loop.unwatch(self._link.sock)
-            self._link.close(timeout=_KILL_MAX)
+        self._nursery.close()
         for handle in self._pool:
-            self.loop.unwatch(handle.sock)
-            handle.close()
+            self._nursery.discard(handle)
         self.loop.stop()
-
-    def _work_dir(self, handle: Handle) -> Path:
-        return self._context.work_dir / f"process-{handle.id}"
-
-    def _clean(self, handle: Handle) -> None:
-        """Remove the working directory; large leftovers must not hold up the loop."""
-        path = self._work_dir(handle)
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            pass
-        except OSError:
-            threading.Thread(target=shutil.rmtree, args=(path, True), daemon=True).start()

@@ -6,8 +6,26 @@ import os
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from agentflow.workload import ErrorInfo, Outcome
+from executors.processes.protocol import Breach
+
+#: Type and message of the error, by limit.
+_BREACHES: Final = {
+    Breach.MEMORY: (
+        "OutOfMemory",
+        "the attempt used more memory than it may; raise `resources.memory` of the node",
+    ),
+    Breach.PROCESSES: (
+        "TooManyProcesses",
+        "the attempt had more processes and threads at once than AGENTFLOW_SUBPROCESS_MAX_PROCESSES allows",
+    ),
+    Breach.CPU: (
+        "CpuTimeExceeded",
+        "the attempt used more processor time than AGENTFLOW_SUBPROCESS_CPU_SECONDS allows",
+    ),
+}
 
 
 class StopReason(StrEnum):
@@ -23,7 +41,7 @@ class ProcessEnd:
     """How a runner process ended."""
 
     status: int  #: As `waitpid` gives it.
-    oom: bool  #: Whether there is evidence of the memory limit.
+    breach: Breach | None = None  #: The limit that it is known to have been killed for.
 
 
 def stopped(reason: StopReason, timeout: float | None = None) -> tuple[Outcome, ErrorInfo]:
@@ -38,12 +56,14 @@ def stopped(reason: StopReason, timeout: float | None = None) -> tuple[Outcome, 
 
 def died(end: ProcessEnd) -> tuple[Outcome, ErrorInfo]:
     """The result of an attempt whose process ended by itself, or was killed by somebody else."""
-    if end.oom:
-        return out_of_memory()
+    if end.breach is not None:
+        return breached(end.breach)
     if os.WIFSIGNALED(end.status):
         number = os.WTERMSIG(end.status)
         if number == signal.SIGKILL:
             return lost("the runner process was killed (SIGKILL), not by AgentFlow")
+        if number == signal.SIGXCPU:
+            return breached(Breach.CPU)
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         return Outcome.FAILED, ErrorInfo(type="Signal", message=f"the process was ended by {name}", signal=number)
     code = os.WEXITSTATUS(end.status)
@@ -51,10 +71,10 @@ def died(end: ProcessEnd) -> tuple[Outcome, ErrorInfo]:
     return Outcome.FAILED, ErrorInfo(type="ExitCode", message=message, exit_code=code)
 
 
-def out_of_memory() -> tuple[Outcome, ErrorInfo]:
-    """The memory limit struck."""
-    message = "the attempt used more memory than it may; raise `resources.memory` of the node"
-    return Outcome.FAILED, ErrorInfo(type="OutOfMemory", message=message, signal=int(signal.SIGKILL))
+def breached(breach: Breach) -> tuple[Outcome, ErrorInfo]:
+    """A limit struck."""
+    kind, message = _BREACHES[breach]
+    return Outcome.FAILED, ErrorInfo(type=kind, message=message, signal=int(signal.SIGKILL))
 
 
 def lost(message: str) -> tuple[Outcome, ErrorInfo]:

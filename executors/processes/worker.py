@@ -1,4 +1,4 @@
-"""A warm runner process: takes workloads from its socket, runs one after the other, reports.
+"""A runner process: takes workloads from its socket, runs one after the other, reports.
 
 The executor writes frames to the socket and, once a frame is through, one byte per workload to the **token pipe**. A
 runner takes a token before each attempt; the executor takes tokens back to withdraw workloads that have not begun. One
@@ -49,6 +49,7 @@ class Equipment:
     pipes: dict[str, int]  #: Read ends of file descriptors 1 and 2.
     work_dir: Path
     bundles_dir: Path
+    one_attempt: bool  #: Whether the process ends with its first attempt.
 
 
 def serve(equipment: Equipment) -> None:
@@ -122,7 +123,9 @@ class Runner:
                 self._channel.hold(wire.frame(wire.EXPIRED, wire.SEQ_BODY.pack(seq)))
                 continue
             frame, body = self._run(seq, Workload.model_validate_json(document))
-            retire = not self._work_dir.clean() or footprint.reason_to_retire() is not None
+            retire = (
+                self._equipment.one_attempt or not self._work_dir.clean() or footprint.reason_to_retire() is not None
+            )
             self._capture.take_over()
             self._channel.hold(frame(retire) + body)
             if retire:

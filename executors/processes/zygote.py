@@ -10,7 +10,6 @@ zygote are child subreapers (Linux), so it becomes the zygote's child at the lat
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
@@ -20,8 +19,9 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Final
@@ -30,15 +30,15 @@ from agentflow.errors import AgentFlowError
 from agentflow.nodes import registry
 from agentflow.runner import wire
 from agentflow.runner.logs import AREA_SIZE, used_area
-from executors.processes import memory
-from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
+from executors.processes import usage
+from executors.processes.confinement import Confinement, adopt_orphans
+from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH, Breach
 from executors.processes.worker import Equipment, serve
 
 _LINUX: Final = sys.platform.startswith("linux")
 _SAMPLE: Final = 0.25  # seconds between looks at the memory of watched runners
 _REST_MAX: Final = 64 * 1024  # bytes read from the pipe of a dead runner
 _PIPE_SIZE: Final = 1024 * 1024  # bytes; C code that prints while it holds the GIL cannot be drained meanwhile
-_OOM_SCORE: Final = 300  # runners die before the scheduler when the machine runs out of memory
 _PRELOAD: Final = ("agentflow.templates.compiled", "asyncio", "base64", "logging")
 _NODE_TYPES: Final = ("noop", "python", "shell", "template")
 
@@ -51,23 +51,34 @@ class Child:
     pid: int
     area: mmap.mmap
     pipes: dict[str, int]
-    limit: int | None = None  #: Bytes above `baseline`.
+    watched: bool = False  #: Whether to look what its family uses.
+    memory: int | None = None  #: Bytes that the family may use above `baseline`.
     baseline: int = 0
-    killed_for_memory: bool = False
+    breach: Breach | None = None  #: Why we killed it.
     signalled: bool = False  #: Whether a SIGKILL came from us.
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the executor wants of all runners; the arguments of the process."""
+
+    bundles_dir: Path
+    one_attempt: bool
+    confinement: Confinement
 
 
 class Zygote:
     """The loop."""
 
-    def __init__(self, control: socket.socket, bundles_dir: Path) -> None:
+    def __init__(self, control: socket.socket, orders: Orders) -> None:
         self._control = control
-        self._bundles_dir = bundles_dir
+        self._orders = orders
         self._frames = wire.FrameReader()
         self._fds: list[int] = []
         self._children: dict[int, Child] = {}  # by pid
         self._by_id: dict[int, Child] = {}
-        self._oom_kills = memory.oom_kills()
+        self._oom_kills = usage.oom_kills()
+        self._next_look = 0.0  # `time.monotonic()`
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
@@ -80,7 +91,7 @@ class Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            watching = any(child.limit is not None for child in self._children.values())
+            watching = any(child.watched for child in self._children.values())
             for fd, _ in poll.poll(_SAMPLE * 1000 if watching else None):
                 if fd == self._wake_read:
                     with suppress(BlockingIOError):
@@ -89,8 +100,8 @@ class Zygote:
                     self._end_all()
                     return
             self._reap()
-            if watching:
-                self._check_memory()
+            if watching and time.monotonic() >= self._next_look:
+                self._look()
 
     def _receive(self) -> bool:
         try:
@@ -108,8 +119,8 @@ class Zygote:
                 child.signalled |= message["signal"] == signal.SIGKILL
                 _signal_group(child.pid, message["signal"])
             elif kind == WATCH:
-                child.limit = message["limit"]
-                child.baseline = memory.group_memory(child.pid) if child.limit is not None else 0
+                child.watched, child.memory = message["on"], message["memory"]
+                child.baseline = usage.memory(usage.family(child.pid)) if child.memory is not None else 0
         return bool(data)
 
     def _fork(self, message: dict[str, Any]) -> None:
@@ -125,8 +136,9 @@ class Zygote:
                     token_fd=token_fd,
                     area=area,
                     pipes={"stdout": out_read, "stderr": err_read},
-                    work_dir=Path(message["work_dir"]),
-                    bundles_dir=self._bundles_dir,
+                    work_dir=Path(message["folder"]),
+                    bundles_dir=self._orders.bundles_dir,
+                    one_attempt=self._orders.one_attempt,
                 ),
                 out_write,
                 err_write,
@@ -148,16 +160,15 @@ class Zygote:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             with suppress(OSError):
                 os.setsid()
-            _die_with_parent()
-            _adopt_orphans()
-            _prefer_as_oom_victim()
+            adopt_orphans()
             for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
                 os.dup2(fd, target)
                 os.close(fd)
             self._forget()
-            equipment.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            work_dir = self._orders.confinement.impose(equipment.work_dir)
+            sys.dont_write_bytecode = True  # bundles are read-only, and nobody removes what is added to them
             _hide_our_packages()
-            serve(equipment)
+            serve(replace(equipment, work_dir=work_dir))
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may return into the zygote's loop
             import traceback
@@ -192,9 +203,9 @@ class Zygote:
                 self._report(child, status)
 
     def _kill_orphans(self) -> None:
-        """Processes that left a dead runner's group are our children now."""
-        while orphans := [pid for pid in memory.children(os.getpid()) if pid not in self._children]:
-            for pid in orphans:
+        """Processes that left a dead runner's group are our children now; end them and all below them."""
+        while orphans := [pid for pid in usage.children(os.getpid()) if pid not in self._children]:
+            for pid in [member for orphan in orphans for member in usage.family(orphan)]:
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             for pid in orphans:
@@ -210,23 +221,37 @@ class Zygote:
         document = {
             "id": child.id,
             "status": status,
-            "oom": child.killed_for_memory or (self._killed_by_kernel(status) and not child.signalled),
+            "breach": child.breach or (Breach.MEMORY if self._killed_by_kernel(status, child) else None),
             "sizes": [len(blob) for blob in blobs],
         }
         self._send(EXITED, document, b"".join(blobs))
 
-    def _killed_by_kernel(self, status: int) -> bool:
-        before, self._oom_kills = self._oom_kills, memory.oom_kills()
-        return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._oom_kills > before
+    def _killed_by_kernel(self, status: int, child: Child) -> bool:
+        """Whether memory ran out; a SIGKILL of ours is no evidence."""
+        before, self._oom_kills = self._oom_kills, usage.oom_kills()
+        by_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        return by_kill and not child.signalled and self._oom_kills > before
 
-    def _check_memory(self) -> None:
+    def _look(self) -> None:
+        """End the runners whose families use more than they may."""
+        self._next_look = time.monotonic() + _SAMPLE
         for child in self._children.values():
-            if child.limit is None or child.killed_for_memory:
-                continue
-            allowed = child.limit + child.baseline
-            if memory.group_resident(child.pid) > allowed and memory.group_memory(child.pid) > allowed:
-                child.killed_for_memory = True
-                _signal_group(child.pid, signal.SIGKILL)
+            if child.watched and child.breach is None:
+                child.breach = self._breach(child, usage.family(child.pid))
+                if child.breach is not None:
+                    _signal_group(child.pid, signal.SIGKILL)
+
+    def _breach(self, child: Child, members: list[int]) -> Breach | None:
+        confinement = self._orders.confinement
+        if child.memory is not None:
+            allowed = child.memory + child.baseline
+            if usage.resident(members) > allowed and usage.memory(members) > allowed:
+                return Breach.MEMORY
+        if confinement.processes is not None and usage.tasks(members) > confinement.processes:
+            return Breach.PROCESSES
+        if confinement.cpu_seconds is not None and usage.cpu_seconds(members) > confinement.cpu_seconds:
+            return Breach.CPU
+        return None
 
     def _end_all(self) -> None:
         for pid in self._children:
@@ -279,24 +304,6 @@ def _pipe() -> tuple[int, int]:
     return read, write
 
 
-def _die_with_parent() -> None:
-    _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def _adopt_orphans() -> None:
-    _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
-
-
-def _prctl(option: int, value: int) -> None:
-    if _LINUX:
-        _LIBC.prctl(option, value, 0, 0, 0)
-
-
-def _prefer_as_oom_victim() -> None:
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-
-
 def _hide_our_packages() -> None:
     """User code sees its bundle and what is installed; `agentflow` stays importable, our other packages do not.
 
@@ -314,21 +321,23 @@ def _is_site(entry: str) -> bool:
 
 
 def main() -> None:
-    """Entry: the control socket's number and the bundles' folder are the arguments."""
+    """Entry: the arguments are the control socket's number and the orders as JSON."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
+    document = json.loads(sys.argv[2])
     for name in _PRELOAD:
         importlib.import_module(name)
     for name in _NODE_TYPES:
         with suppress(AgentFlowError):  # the attempt that needs it reports it
             registry.literal_fields(name)
-    _adopt_orphans()
+    adopt_orphans()
     gc.collect()
     gc.freeze()  # what is loaded now stays shared with the runners
-    Zygote(control, Path(sys.argv[2])).run()
+    orders = Orders(
+        Path(document["bundles_dir"]), document["one_attempt"], Confinement.from_document(document["confinement"])
+    )
+    Zygote(control, orders).run()
 
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 if __name__ == "__main__":
     main()

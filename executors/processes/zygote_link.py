@@ -15,7 +15,8 @@ from typing import Any
 from agentflow.runner import wire
 from executors.processes.handle import Handle
 from executors.processes.outcomes import ProcessEnd
-from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH
+from executors.processes.policy import ProcessPolicy
+from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH, Breach
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +40,28 @@ class Exited:
 class ZygoteLink:
     """One zygote process; when it has died, make another one."""
 
-    def __init__(self, bundles_dir: Path) -> None:
+    def __init__(self, bundles_dir: Path, policy: ProcessPolicy) -> None:
+        orders = {
+            "bundles_dir": str(bundles_dir),
+            "one_attempt": policy.one_attempt,
+            "confinement": policy.confinement.as_document(),
+        }
         self.sock, remote = socket.socketpair()
         self._frames = wire.FrameReader()
         with remote:
             os.set_inheritable(remote.fileno(), True)
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "executors.processes.zygote", str(remote.fileno()), str(bundles_dir)],
+                [sys.executable, "-P", "-m", "executors.processes.zygote", str(remote.fileno()), json.dumps(orders)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[remote.fileno()],
-                env=runner_environment(),
+                env=policy.environment(),
                 start_new_session=True,  # Ctrl-C in the terminal is for the scheduler
             )
 
-    def fork(self, handle: Handle, work_dir: Path) -> None:
-        """Ask for a runner process."""
-        message = _message(FORK, {"id": handle.id, "work_dir": str(work_dir)})
+    def fork(self, handle: Handle, folder: Path) -> None:
+        """Ask for a runner process with a folder of its own."""
+        message = _message(FORK, {"id": handle.id, "folder": str(folder)})
         with suppress(OSError):  # it died; `receive` says so
             socket.send_fds(self.sock, [message], [handle.remote_sock.fileno(), handle.token_read])
         handle.remote_sock.close()  # from now on the end of the process is the end of the stream
@@ -64,9 +70,9 @@ class ZygoteLink:
         """Send a signal to a runner's process group."""
         self._send(SIGNAL, {"id": handle.id, "signal": int(number)})
 
-    def watch(self, handle: Handle, limit: int | None) -> None:
-        """Kill the runner when its group grows by more than `limit` bytes; None: no more."""
-        self._send(WATCH, {"id": handle.id, "limit": limit})
+    def watch(self, handle: Handle, *, on: bool, memory: int | None = None) -> None:
+        """Kill the runner when its family uses too much, `memory` bytes more than now for example; or stop watching."""
+        self._send(WATCH, {"id": handle.id, "on": on, "memory": memory})
 
     def receive(self) -> list[Forked | Exited] | None:
         """Reports that have arrived; None when the zygote is gone."""
@@ -92,11 +98,6 @@ class ZygoteLink:
             self.sock.sendall(_message(kind, document))
 
 
-def runner_environment() -> dict[str, str]:
-    """Our environment without AgentFlow's settings: the database's URL and keys are not for user code."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AGENTFLOW_")}
-
-
 def _message(kind: int, document: dict[str, Any]) -> bytes:
     return wire.frame(kind, json.dumps(document).encode())
 
@@ -111,7 +112,7 @@ def _report(kind: int, body: bytes) -> Forked | Exited:
     area, out, _ = document["sizes"]
     return Exited(
         document["id"],
-        ProcessEnd(document["status"], document["oom"]),
+        ProcessEnd(document["status"], Breach(document["breach"]) if document["breach"] else None),
         blob[:area],
         {"stdout": blob[area : area + out], "stderr": blob[area + out :]},
     )

@@ -15,22 +15,26 @@ from executors.processes.handle import Handle
 from executors.processes.item import Item
 from executors.processes.outcomes import ProcessEnd, StopReason, died, stopped
 from executors.processes.prefetch import Prefetch
+from executors.processes.protocol import Breach
 
 
 @pytest.mark.parametrize(
-    ("status", "oom", "outcome", "kind"),
+    ("status", "breach", "outcome", "kind"),
     [
-        (3 << 8, False, Outcome.FAILED, "ExitCode"),
-        (0, False, Outcome.FAILED, "ExitCode"),
-        (signal.SIGSEGV, False, Outcome.FAILED, "Signal"),
-        (signal.SIGTERM, False, Outcome.FAILED, "Signal"),
-        (signal.SIGKILL, False, Outcome.LOST, "Lost"),
-        (signal.SIGKILL, True, Outcome.FAILED, "OutOfMemory"),
-        (signal.SIGSEGV | 128, False, Outcome.FAILED, "Signal"),  # with a core dump
+        (3 << 8, None, Outcome.FAILED, "ExitCode"),
+        (0, None, Outcome.FAILED, "ExitCode"),
+        (signal.SIGSEGV, None, Outcome.FAILED, "Signal"),
+        (signal.SIGTERM, None, Outcome.FAILED, "Signal"),
+        (signal.SIGKILL, None, Outcome.LOST, "Lost"),
+        (signal.SIGKILL, Breach.MEMORY, Outcome.FAILED, "OutOfMemory"),
+        (signal.SIGKILL, Breach.PROCESSES, Outcome.FAILED, "TooManyProcesses"),
+        (signal.SIGKILL, Breach.CPU, Outcome.FAILED, "CpuTimeExceeded"),
+        (signal.SIGXCPU, None, Outcome.FAILED, "CpuTimeExceeded"),
+        (signal.SIGSEGV | 128, None, Outcome.FAILED, "Signal"),  # with a core dump
     ],
 )
-def test_lost_or_failed(status, oom, outcome, kind):
-    found, error = died(ProcessEnd(int(status), oom))
+def test_lost_or_failed(status, breach, outcome, kind):
+    found, error = died(ProcessEnd(int(status), breach))
     assert (found, error.type) == (outcome, kind)
 
 
