@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.db.arrays import ints, uuids
 from agentflow.db.queries.locks import RUN_COLUMNS, LockedRun, locked_run
+from agentflow.db.statement import Statement
 from agentflow.states import AttemptState, NodeRunState
 
 #: run id, node number, map index, attempt number
@@ -59,7 +60,7 @@ class LockedAttempt:
 
 #: Runs first, then node runs and attempts, all in key order. The CTE is sorted as a whole before its first row is
 #: joined, so every run's lock is held before any node run's; rows locked after a wait come in their newest version.
-_LOCK = text(f"""
+_LOCK = Statement(f"""
 WITH r AS MATERIALIZED (
   SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:all_runs AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 )
@@ -89,8 +90,8 @@ class LockedBatch:
 
 def lock_attempts(connection: Connection, keys: Sequence[AttemptKey]) -> LockedBatch:
     """Lock runs, node runs and attempts of these keys; unknown keys are left out."""
-    rows = connection.execute(
-        _LOCK,
+    rows = _LOCK.run(
+        connection,
         {
             "runs": uuids(key[0] for key in keys),
             "nos": ints(key[1] for key in keys),
@@ -98,7 +99,7 @@ def lock_attempts(connection: Connection, keys: Sequence[AttemptKey]) -> LockedB
             "attempts": ints(key[3] for key in keys),
             "all_runs": uuids({key[0] for key in keys}),
         },
-    ).all()
+    )
     runs: dict[uuid.UUID, LockedRun] = {}
     for row in rows:
         if row.id not in runs:
@@ -128,11 +129,11 @@ def _locked_attempt(row: Any) -> LockedAttempt:
     )
 
 
-_OPEN_OF = text("""
+_OPEN_OF = Statement("""
 SELECT run_id, node_no, map_index, attempt, executor FROM attempt
 WHERE scheduler_id = :scheduler AND state IN ('queued', 'launching', 'running') AND run_id >= :oldest
 """)
-_STOPPING_OF = text("""
+_STOPPING_OF = Statement("""
 SELECT a.run_id, a.node_no, a.map_index, a.attempt FROM attempt a JOIN run r ON r.id = a.run_id
 WHERE a.scheduler_id = :scheduler AND a.state IN ('queued', 'launching', 'running') AND a.run_id >= :oldest
   AND (r.cancel_requested_at IS NOT NULL OR r.timed_out) AND r.state = 'running'
@@ -141,11 +142,11 @@ WHERE a.scheduler_id = :scheduler AND a.state IN ('queued', 'launching', 'runnin
 
 def open_attempts(connection: Connection, scheduler_id: uuid.UUID, oldest: uuid.UUID) -> dict[AttemptKey, str]:
     """Open attempts of a scheduler, with the executor each was given to."""
-    rows = connection.execute(_OPEN_OF, {"scheduler": scheduler_id, "oldest": oldest})
+    rows = _OPEN_OF.run(connection, {"scheduler": scheduler_id, "oldest": oldest})
     return {(r.run_id, r.node_no, r.map_index, r.attempt): r.executor for r in rows}
 
 
 def attempts_to_stop(connection: Connection, scheduler_id: uuid.UUID, oldest: uuid.UUID) -> list[AttemptKey]:
     """Open attempts of this scheduler whose run is being cancelled or has timed out."""
-    rows = connection.execute(_STOPPING_OF, {"scheduler": scheduler_id, "oldest": oldest})
+    rows = _STOPPING_OF.run(connection, {"scheduler": scheduler_id, "oldest": oldest})
     return [(r.run_id, r.node_no, r.map_index, r.attempt) for r in rows]

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.db.arrays import ints, times, uuids, words
 from agentflow.db.notify import LIVE, READY, live_payload
 from agentflow.db.queries.locks import LockedRun
+from agentflow.db.statement import Statement
 from agentflow.rules import Counts
 from agentflow.states import AttemptState, NodeRunState
 
@@ -64,7 +65,7 @@ class Event:
     detail: dict[str, Any] | None = None
 
 
-_WRITE = text(f"""
+_WRITE = Statement(f"""
 WITH k AS MATERIALIZED (
   SELECT * FROM unnest(CAST(:n_runs AS uuid[]), CAST(:n_nos AS int[]), CAST(:n_maps AS int[]), CAST(:n_states AS text[]),
     CAST(:n_ends AS timestamptz[]), CAST(:n_resumes AS timestamptz[]), CAST(:n_readies AS timestamptz[]),
@@ -126,8 +127,8 @@ def write_books(
     now: datetime,
 ) -> None:
     """Store it all; `events` come with their numbers."""
-    connection.execute(
-        _WRITE,
+    _WRITE.run(
+        connection,
         {
             **_node_columns([node for node, _ in nodes]),
             **_attempt_columns([attempt for _, attempt in nodes]),

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.db.arrays import blobs, ints, uuids
 from agentflow.db.queries.attempts import AttemptKey, token_hash
+from agentflow.db.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Group:
 
 #: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
 #: order. Slots come from the locked rows, so in their newest version; what is used is counted afterwards.
-_GROUPS = text("""
+_GROUPS = Statement("""
 WITH RECURSIVE g AS (
   (SELECT group_id FROM node_run WHERE state = 'ready' AND run_id >= :oldest ORDER BY group_id LIMIT 1)
   UNION ALL
@@ -76,8 +77,8 @@ def lock_groups(
     Returns:
         The groups, and whether this scheduler is still alive in the eyes of others (true when there are no groups).
     """
-    rows = connection.execute(
-        _GROUPS,
+    rows = _GROUPS.run(
+        connection,
         {
             "oldest": oldest,
             "me": me,
@@ -85,7 +86,7 @@ def lock_groups(
             "queues": list(queues),
             "executors": list(executors),
         },
-    ).all()
+    )
     return [Group(*row[:-1]) for row in rows], all(row.alive for row in rows)
 
 
@@ -97,8 +98,10 @@ class Usage:
     workflow_running: dict[int, int]
 
 
-_LOCK_WORKFLOWS = text("SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
-_USED = text("""
+_LOCK_WORKFLOWS = Statement(
+    "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+)
+_USED = Statement("""
 SELECT dg.pool_id, dg.workflow_id, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes
 FROM node_run nr JOIN dispatch_group dg ON dg.id = nr.group_id
 WHERE nr.state IN ('queued', 'running') AND nr.run_id >= :oldest
@@ -110,11 +113,11 @@ def lock_usage(connection: Connection, groups: Sequence[Group], *, oldest: uuid.
     """Lock the workflows with a limit of their own, and count what holds slots."""
     limited = sorted({group.workflow_id for group in groups if group.concurrency is not None})
     if limited:
-        connection.execute(_LOCK_WORKFLOWS, {"ids": ints(limited)})
+        _LOCK_WORKFLOWS.run(connection, {"ids": ints(limited)})
     free = {group.pool_id: group.slots for group in groups}
     running: dict[int, int] = {}
     # A statement of its own: its snapshot begins after the locks are held.
-    for row in connection.execute(_USED, {"oldest": oldest}):
+    for row in _USED.run(connection, {"oldest": oldest}):
         if row.pool_id in free:
             free[row.pool_id] -= row.slots
         running[row.workflow_id] = running.get(row.workflow_id, 0) + row.nodes
@@ -136,7 +139,7 @@ class Candidate:
     attempt: int  #: Newest attempt so far.
 
 
-_CANDIDATES = text("""
+_CANDIDATES = Statement("""
 SELECT nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.group_id, nr.priority, nr.ready_at, nr.pool_slots,
   nr.attempt
 FROM unnest(CAST(:groups AS int[]), CAST(:limits AS int[])) AS q(group_id, n),
@@ -149,7 +152,7 @@ LATERAL (
 
 def take_candidates(connection: Connection, limits: dict[int, int], *, oldest: uuid.UUID) -> list[Candidate]:
     """Lock up to `limits[group]` ready node runs of each group."""
-    rows = connection.execute(_CANDIDATES, {"groups": ints(limits), "limits": ints(limits.values()), "oldest": oldest})
+    rows = _CANDIDATES.run(connection, {"groups": ints(limits), "limits": ints(limits.values()), "oldest": oldest})
     return [Candidate(*row) for row in rows]
 
 
@@ -163,7 +166,7 @@ class Claim:
     token: str
 
 
-_CLAIM = text("""
+_CLAIM = Statement("""
 WITH k AS (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:executors AS text[]), CAST(:hashes AS bytea[]))
@@ -181,8 +184,8 @@ FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = 
 
 def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UUID) -> None:
     """Queue these node runs and open their attempts."""
-    connection.execute(
-        _CLAIM,
+    _CLAIM.run(
+        connection,
         {
             "runs": uuids(c.key[0] for c in claims),
             "nos": ints(c.key[1] for c in claims),
@@ -196,7 +199,7 @@ def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UU
     )
 
 
-_OLDEST = text("""
+_OLDEST = Statement("""
 SELECT id FROM (SELECT id FROM run WHERE state IN ('queued', 'running')) AS open ORDER BY id LIMIT 1
 """)
 _NOTHING_OPEN = uuid.UUID(int=0)
@@ -204,5 +207,5 @@ _NOTHING_OPEN = uuid.UUID(int=0)
 
 def oldest_open_run(connection: Connection) -> uuid.UUID:
     """Lower bound of the runs that claims look at, so that old partitions are pruned."""
-    found = connection.scalar(_OLDEST)
-    return found if isinstance(found, uuid.UUID) else _NOTHING_OPEN
+    rows = _OLDEST.run(connection, {})
+    return rows[0].id if rows else _NOTHING_OPEN

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.db.arrays import ints, uuids, words
 from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.statement import Statement
 from agentflow.rules import Counts
 from agentflow.states import NodeRunState, TriggerRule
 
@@ -34,7 +35,7 @@ class Downstream:
 
 
 #: Outcomes are grouped per downstream: two parents may end in one batch.
-_LOCK = text(f"""
+_LOCK = Statement(f"""
 WITH d AS (
   SELECT f.run_id, f.version_id, e.down_no AS node_no,
     count(*) FILTER (WHERE f.state = 'success')::int AS success,
@@ -58,8 +59,8 @@ ORDER BY nr.run_id, nr.node_no FOR NO KEY UPDATE OF nr
 
 def lock_downstreams(connection: Connection, finals: Sequence[FinalNode]) -> list[tuple[Downstream, Counts]]:
     """Lock the direct downstreams in key order; each as stored, with the outcomes that these finals add."""
-    rows = connection.execute(
-        _LOCK,
+    rows = _LOCK.run(
+        connection,
         {
             "runs": uuids(node.run_id for node in finals),
             "versions": ints(node.version_id for node in finals),

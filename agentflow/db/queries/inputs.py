@@ -6,15 +6,16 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.clock import iso
 from agentflow.db.arrays import ints, uuids
 from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.statement import Statement
 
-_RUNS = text("SELECT id, params, logical_date, triggered_by FROM run WHERE id = ANY(CAST(:ids AS uuid[]))")
+_RUNS = Statement("SELECT id, params, logical_date, triggered_by FROM run WHERE id = ANY(CAST(:ids AS uuid[]))")
 #: `q` numbers the asking node; a value is sent only while the inputs of that node together stay under the cap.
-_UPSTREAMS = text(f"""
+_UPSTREAMS = Statement(f"""
 SELECT k.q, k.node_no, nr.state, o.bytes,
   CASE WHEN sum(coalesce(o.bytes, 0)) OVER (PARTITION BY k.q) <= :cap THEN o.value END AS value,
   sum(coalesce(o.bytes, 0)) OVER (PARTITION BY k.q) > :cap AS too_large
@@ -24,7 +25,7 @@ LEFT JOIN output o ON o.run_id = k.run_id AND o.node_no = k.node_no AND o.map_in
   AND o.run_id = ANY(CAST(:all_runs AS uuid[])) AND nr.state = 'success'
 WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[]))
 """)
-_VARIABLES = text("""
+_VARIABLES = Statement("""
 SELECT name, value FROM variable
 WHERE workspace_id = :workspace AND (:every OR name = ANY(CAST(:names AS text[])))
 """)
@@ -37,7 +38,7 @@ def run_contexts(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uui
             "params": row.params,
             "run": {"id": str(row.id), "logical_date": iso(row.logical_date), "triggered_by": row.triggered_by},
         }
-        for row in connection.execute(_RUNS, {"ids": uuids(ids)})
+        for row in _RUNS.run(connection, {"ids": uuids(ids)})
     }
 
 
@@ -51,8 +52,8 @@ def upstream_values(
     """`{output, state}` per (position, node number); and the positions whose inputs are over `cap` bytes together."""
     found: dict[tuple[int, int], dict[str, Any]] = {}
     too_large: set[int] = set()
-    rows = connection.execute(
-        _UPSTREAMS,
+    rows = _UPSTREAMS.run(
+        connection,
         {
             "qs": ints(q for q, _, _ in wanted),
             "runs": uuids(run for _, run, _ in wanted),
@@ -70,5 +71,5 @@ def upstream_values(
 
 def variables(connection: Connection, workspace: int, names: Collection[str], *, every: bool) -> dict[str, Any]:
     """Values of the named variables that exist, or of all."""
-    rows = connection.execute(_VARIABLES, {"workspace": workspace, "names": sorted(names), "every": every})
+    rows = _VARIABLES.run(connection, {"workspace": workspace, "names": sorted(names), "every": every})
     return {row.name: row.value for row in rows}
