@@ -6,13 +6,15 @@ home, shared by all xdist workers. `AGENTFLOW_EMBEDDED_POSTGRES_MAJOR` = 16 or 1
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -172,3 +174,10 @@ def open_home() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder / "home"
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of the benchmarks, which are scripts beside each other and no package."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "benchmarks"))
+    return importlib.import_module

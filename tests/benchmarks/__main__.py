@@ -84,7 +84,7 @@ def _measure_all(options: argparse.Namespace, report: Report) -> list[str]:
     """Measure all that was asked for on one system; returns the names of what failed."""
     chosen = {name: measure for name, measure in BENCHMARKS.items() if name in options.only}
     if INSTANCES in options.only:
-        files = instance_files(options.instances)
+        files = wfinstances.find_files(options.instances)
         if files:
             chosen[INSTANCES] = partial(_measure_instances, files)
         else:
@@ -105,13 +105,6 @@ def _succeeds(name: str, measure: Measure, system: System, report: Report) -> bo
         return False
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
     return True
-
-
-def instance_files(path: Path | None) -> list[Path]:
-    """The files to run: the given one, or all *.json of the given folder; none when it is not there."""
-    if path is None:
-        return []
-    return sorted(path.glob("*.json")) if path.is_dir() else [path] if path.exists() else []
 
 
 def _measure_instances(files: Sequence[Path], system: System, report: Report) -> None:

@@ -9,7 +9,7 @@ from _report import Report, median, percentile
 from _single import single
 from _system import ACTOR, System, wait_until
 from sqlalchemy import text
-from trigger_latency import measure_starts
+from trigger_latency import WARM_UP, measure_starts
 
 from agentflow import settings_store
 
@@ -26,7 +26,7 @@ def measure(system: System, report: Report, *, crowd: int = 50_000, rounds: int 
     narrow = {"pool": POOL}
     holder = system.apply(_workflows.independent("bench-holder", 1, _workflows.python(SLEEP) | narrow))
     crowded = system.apply(_workflows.independent("bench-crowd", crowd, _workflows.noop() | narrow))
-    system.run(lone)
+    measure_starts(system, lone, WARM_UP)
     quiet, _ = measure_starts(system, lone, rounds)
     open_runs = [system.trigger(holder)]
     try:

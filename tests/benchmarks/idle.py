@@ -15,6 +15,7 @@ from _system import System, wait_until
 from sqlalchemy import text
 
 SETTLE = 8.0  # seconds: more than one look at the folder and one safety poll
+WINDOW = 60.0  # seconds: the clock of processor time ticks a hundred times in each
 MIB = 2**20
 
 _SCHEDULED = text("SELECT count(*) FROM trigger WHERE next_fire_at IS NOT NULL")
@@ -27,7 +28,9 @@ def cron_workflow(number: int, now: datetime) -> _workflows.Document:
     return _workflows.chain(f"bench-idle-{number}", 3, _workflows.noop()) | {"triggers": [trigger]}
 
 
-def measure(system: System, report: Report, *, workflows: int = 100, window: float = 30.0) -> None:
+def measure(
+    system: System, report: Report, *, workflows: int = 100, settle: float = SETTLE, window: float = WINDOW
+) -> None:
     """Add the shares of a core and the memory over `window` seconds; the workflows are files of the DAG folder."""
     before = int(system.do(lambda c: c.scalar(_SCHEDULED)) or 0)
     now = datetime.now(UTC)
@@ -35,7 +38,7 @@ def measure(system: System, report: Report, *, workflows: int = 100, window: flo
         document = json.dumps(cron_workflow(number, now))
         (system.dags / f"idle_{number}.json").write_text(document, encoding="utf-8")
     wait_until(lambda: system.do(lambda c: c.scalar(_SCHEDULED)) == before + workflows, f"{workflows} triggers are set")
-    time.sleep(SETTLE)
+    time.sleep(settle)
     main = system.scheduler
     children = main.children(recursive=True)
     postgres = system.postgres()

@@ -69,12 +69,12 @@ def sql_node_runs_per_second(url: str, edges: list[tuple[int, int]], *, batch: i
             rows = connection.execute(CLAIM, {"claim": claim, "batch": batch}).fetchall()
             if not rows:
                 raise RuntimeError(f"{total - finished} nodes never became ready")
-            done = connection.execute(FINISH, {"ids": [row[0] for row in rows], "claim": claim}).fetchone()
-            finished += done[0]
+            done = connection.execute(FINISH, {"ids": [row[0] for row in rows], "claim": claim}).fetchall()
+            finished += done[0][0]
         seconds = time.perf_counter() - start
-        left = connection.execute("SELECT count(*) FROM node WHERE state <> 3 OR open_needs <> 0").fetchone()
-        if left != (0,):
-            raise RuntimeError(f"{left[0]} nodes are not done")
+        left = connection.execute("SELECT count(*) FROM node WHERE state <> 3 OR open_needs <> 0").fetchall()
+        if left != [(0,)]:
+            raise RuntimeError(f"{left[0][0]} nodes are not done")
     return total / seconds
 
 

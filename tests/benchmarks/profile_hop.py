@@ -13,7 +13,7 @@ import pstats
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,36 +56,33 @@ class Recorder:
     @contextmanager
     def attached(self, daemon: Daemon) -> Iterator[None]:
         """Start the daemon, listen to it, stop it."""
+        inbox, dialect = daemon.inbox, daemon.engine.dialect
         with ExitStack() as stack:
-            emit = daemon.inbox.emit
-            stack.enter_context(mock.patch.object(daemon.inbox, "emit", lambda event: self._emit(event, emit)))
-            commit = daemon.engine.dialect.do_commit
-            timed_commit = lambda connection: self._time(COMMIT, lambda: commit(connection))  # noqa: E731 - one line says it
-            stack.enter_context(mock.patch.object(daemon.engine.dialect, "do_commit", timed_commit))
+            stack.enter_context(mock.patch.object(inbox, "emit", partial(self._emit, inbox.emit)))
+            commit = partial(self._timed, COMMIT, dialect.do_commit)
+            stack.enter_context(mock.patch.object(dialect, "do_commit", commit))
             self._listen(daemon.engine)
             daemon.start()
             stack.callback(daemon.stop)
             for executor in daemon._executors.values():
-                submit = executor.submit
-                stack.enter_context(
-                    mock.patch.object(executor, "submit", lambda loads, submit=submit: self._submit(loads, submit))
-                )
+                submit = partial(self._submit, executor.submit)
+                stack.enter_context(mock.patch.object(executor, "submit", submit))
             yield
 
-    def _emit(self, event: ExecutorEvent, emit: Callable[[ExecutorEvent], None]) -> None:
+    def _emit(self, emit: Callable[[ExecutorEvent], None], event: ExecutorEvent) -> None:
         if isinstance(event, Finished):
             self.reported[parse_attempt_id(event.attempt_id)[1]] = time.time()
         emit(event)
 
-    def _submit(self, workloads: list[Workload], submit: Callable[[list[Workload]], None]) -> None:
+    def _submit(self, submit: Callable[[Sequence[Workload]], None], workloads: Sequence[Workload]) -> None:
         now = time.time()
         for workload in workloads:
             self.submitted[parse_attempt_id(workload.attempt_id)[1]] = now
         submit(workloads)
 
-    def _time(self, name: str, action: Callable[[], None]) -> None:
+    def _timed(self, name: str, action: Callable[..., None], *arguments: object) -> None:
         start = time.time()
-        action()
+        action(*arguments)
         self._add(name, start)
 
     def _add(self, name: str, start: float) -> None:

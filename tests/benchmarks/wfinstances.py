@@ -29,6 +29,13 @@ TIMEOUT = 300.0  # seconds for one file
 BATCH = 32  # node runs a transaction, of the bare SQL
 
 
+def find_files(path: Path | None) -> list[Path]:
+    """The given file, or all *.json of the given folder; none when it is not there."""
+    if path is None:
+        return []
+    return sorted(path.glob("*.json")) if path.is_dir() else [path] if path.exists() else []
+
+
 def run_workflow(
     workflow: dict[str, Any], command: tuple[str, ...] = AGENTFLOW, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def run_workflow(
             [*command, str(path)], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     try:
-        run = json.loads(done.stdout)
+        run: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
         run = {}
     if "nodes" not in run:
@@ -55,8 +62,9 @@ def run_workflow(
 def run_file(
     path: Path,
     report: Report,
-    url: str,
     command: tuple[str, ...] = AGENTFLOW,
+    *,
+    url: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Run one file, add its figures and return what is wrong with the run.
@@ -64,8 +72,8 @@ def run_file(
     Args:
         path: In WfFormat.
         report: Gets the rate, from the run's start to its end.
-        url: The database that the command uses: there the same graph is worked off in bare SQL.
         command: Runs a workflow file and prints the run as JSON.
+        url: The database that the command uses: there the same graph is worked off in bare SQL.
         environment: Of the command; default: ours.
     """
     workflow = to_workflow(json.loads(path.read_text(encoding="utf-8")))
@@ -79,25 +87,19 @@ def run_file(
         ).total_seconds()
         nodes = len(workflow["nodes"])
         name = f"{workflow['name'][:40]}: {nodes} nodes, {edge_count(workflow)} edges"
-        limit = sql_node_runs_per_second(url, numbered_edges(workflow), batch=BATCH)
+        limit = sql_node_runs_per_second(url, numbered_edges(workflow), batch=BATCH) if url else None
         rate = nodes / seconds if seconds else float("inf")
         of = f"bare SQL, batches of {BATCH}"
         report.add(name, rate, "node runs/s", better="higher", limit=limit, limit_of=of)
     return problems
 
 
-def run_files(
-    paths: Sequence[Path],
-    report: Report,
-    url: str,
-    command: tuple[str, ...] = AGENTFLOW,
-    environment: Mapping[str, str] | None = None,
-) -> int:
+def run_files(paths: Sequence[Path], report: Report, url: str, *, environment: Mapping[str, str] | None = None) -> int:
     """Run files one after the other and say what was wrong with each; returns how many had problems."""
     failed = 0
     for path in paths:
         try:
-            problems = run_file(path, report, url, command, environment)
+            problems = run_file(path, report, url=url, environment=environment)
         except NotWfFormat as error:
             problems = [f"not WfFormat: {error}"]
         except (OSError, ValueError, RuntimeError, subprocess.TimeoutExpired) as error:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import psycopg
 import pytest
 
 
 @pytest.fixture
-def limits(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    return importlib.import_module("limits")
+def limits(bench):
+    return bench("limits")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
@@ -32,3 +28,15 @@ def test_graph_with_a_cycle_is_not_measured(limits, empty_database_url):
 def test_pool_limits_are_positive(limits):
     assert limits.pool_calls_per_second(20, workers=1) > 0
     assert limits.pool_fibo_seconds(10, calls=2, workers=1) > 0
+
+
+def test_latencies_are_positive_and_leave_nothing_behind(bench, empty_database_url):
+    latencies = bench("latencies")
+    assert latencies.commit_milliseconds(empty_database_url, commits=3) > 0
+    assert latencies.round_trip_milliseconds(empty_database_url, trips=3) > 0
+    assert latencies.hop_milliseconds(empty_database_url, hops=3) > 0
+    assert latencies.notify_milliseconds(empty_database_url, rounds=3) > 0
+    assert latencies.call_milliseconds(calls=3) > 0
+    with psycopg.connect(bench("limits")._libpq_url(empty_database_url)) as connection:
+        left = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'limits%'").fetchone()
+    assert left == (0,)

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def bench(monkeypatch):
-    """Import a module of the benchmarks, which are scripts and no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 def task(name: str, parents=(), children=()) -> dict:
