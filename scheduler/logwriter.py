@@ -2,6 +2,9 @@
 
 The queue is bounded by what executors hold back: each chunk is acknowledged through `stored` only once it is on disk, and
 an executor reads no more from a runner with too many open ones. So a flood slows its own runner, never the loop.
+
+Chunks that the database cannot take (no space left) are given up, and a gap of one line is stored in their place as
+soon as that is possible, so that a reader sees what is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from agentflow.db.queries.attempts import parse_attempt_id
 from agentflow.postgres import libpq_url
 from agentflow.workload import LogChunk
+from scheduler.loggaps import Gaps
 from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX
 
 log = logging.getLogger(__name__)
@@ -38,6 +42,7 @@ class LogWriter:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection | None = None
+        self._gaps = Gaps()
         self.dropped = 0  #: Chunks that the database would not take.
 
     def start(self) -> None:
@@ -64,27 +69,28 @@ class LogWriter:
         backoff = BACKOFF_FIRST
         while True:
             with self._condition:
-                while not self._queue and not self._stopping:
-                    self._condition.wait()
-                if not self._queue:
-                    break
+                while not self._queue and not self._stopping and self._condition.wait(self._gaps.patience()):
+                    pass
+                stopping = self._stopping and not self._queue
                 batch = [self._queue[index] for index in range(min(BATCH, len(self._queue)))]
+            if self._gaps and (stopping or self._gaps.due()):
+                self._store_gaps()
+            if stopping:
+                break
+            if not batch:
+                continue
             try:
-                self._store(batch)
+                self._store_all(batch)
                 backoff = BACKOFF_FIRST
             except psycopg.OperationalError as error:
-                if error.sqlstate not in _NO_SPACE:
-                    log.warning("log_store_waits", extra={"error": str(error).strip()})
-                    self._close()
-                    with self._condition:
-                        if self._stopping:
-                            break
-                        self._condition.wait(backoff)
-                    backoff = min(backoff * 2, BACKOFF_MAX)
-                    continue
-                self._give_up(batch, error)
-            except psycopg.Error as error:
-                self._store_singly(batch, error)
+                log.warning("log_store_waits", extra={"error": str(error).strip()})
+                self._close()
+                with self._condition:
+                    if self._stopping:
+                        break
+                    self._condition.wait(backoff)
+                backoff = min(backoff * 2, BACKOFF_MAX)
+                continue
             self._done(batch)
         self._close()
 
@@ -103,22 +109,44 @@ class LogWriter:
                 self._connection.rollback()
             raise
 
-    def _store_singly(self, batch: list[LogChunk], error: psycopg.Error) -> None:
-        """One bad chunk (a duplicate after a lost commit, say) must not take its neighbours along."""
-        if len(batch) == 1:
-            self._give_up(batch, error)
-            return
-        for chunk in batch:
-            try:
-                self._store([chunk])
-            except psycopg.Error as single:
-                self._give_up([chunk], single)
+    def _store_all(self, batch: list[LogChunk]) -> None:
+        """Store what the database takes, give up what it refuses; raises when it is not there."""
+        try:
+            self._store(batch)
+        except psycopg.Error as error:
+            if _is_away(error):
+                raise
+            # One bad chunk (a duplicate after a lost commit, one that does not fit) must not take its neighbours along.
+            for chunk in batch:
+                self._store_or_give_up(chunk)
 
-    def _give_up(self, batch: list[LogChunk], error: psycopg.Error) -> None:
-        if isinstance(error, psycopg.errors.UniqueViolation):
+    def _store_or_give_up(self, chunk: LogChunk) -> None:
+        try:
+            self._store([chunk])
+        except psycopg.errors.UniqueViolation:
             return  # stored already: the commit's answer was lost
-        self.dropped += len(batch)
-        log.error("log_chunks_dropped", extra={"count": len(batch), "error": str(error).strip()})
+        except psycopg.Error as error:
+            if _is_away(error):
+                raise
+            self.dropped += 1
+            reason = (error.diag.message_primary or str(error)).strip()
+            if self._gaps.add(chunk, reason):  # a flood is told once
+                log.error("log_chunks_dropped", extra={"attempt": chunk.attempt_id, "error": reason})
+
+    def _store_gaps(self) -> None:
+        """Try to store the gaps: so small a row may still fit where its chunks did not."""
+        for key, gap in self._gaps.waiting():
+            try:
+                self._store([gap])
+            except psycopg.errors.UniqueViolation:
+                log.debug("gap_stored_before", extra={"attempt": gap.attempt_id})
+            except psycopg.Error as error:
+                log.debug("gap_not_stored", extra={"attempt": gap.attempt_id, "error": str(error).strip()})
+                if _is_away(error):
+                    self._close()
+                    return
+                continue
+            self._gaps.stored(key)
 
     def _done(self, batch: list[LogChunk]) -> None:
         with self._condition:
@@ -132,6 +160,11 @@ class LogWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _is_away(error: psycopg.Error) -> bool:
+    """Whether the database itself is gone, so that the same rows may be tried again later."""
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate not in _NO_SPACE
 
 
 def _row(chunk: LogChunk) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from agentflow.errors import NotFound
 from agentflow.runs.ids import parse_run_id
 
 _CHUNKS = text("""
-SELECT vn.node_id, c.map_index, c.attempt, c.data
+SELECT vn.node_id, c.map_index, c.attempt, c.first_seq, c.lines, c.data
 FROM log_chunk c JOIN run r ON r.id = c.run_id
 JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_no = c.node_no
 WHERE c.run_id = :run AND r.id = :run
@@ -35,6 +35,8 @@ def read_logs(
 ) -> Iterator[dict[str, Any]]:
     """Log lines in order of node, attempt and line; `after` leaves out lines up to that number.
 
+    Lines that could not be stored are told by one line in their place.
+
     Raises:
         NotFound: No such run or node.
     """
@@ -46,9 +48,16 @@ def read_logs(
         raise NotFound(f"There is no node {node!r} in the run {run_id}.", hint="`agentflow runs show` lists its nodes")
     parameters = {"run": key, "node": node, "attempt": attempt, "after": after}
     streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH)
+    following: dict[tuple[str, int, int], int] = {}  # only of the attempt at hand
     for row in streaming.execute(_CHUNKS, parameters).yield_per(_BATCH):
-        for line in zlib.decompress(row.data).splitlines():
-            seq, at, stream, level, message = json.loads(line)
+        place = (row.node_id, row.map_index, row.attempt)
+        expected = following.get(place, row.first_seq if after else 1)
+        following = {place: row.first_seq + row.lines}
+        lines = [json.loads(line) for line in zlib.decompress(row.data).splitlines()]
+        if row.first_seq > expected and lines:
+            missing = f"gap: lines {expected} to {row.first_seq - 1} are missing"
+            lines.insert(0, [expected, lines[0][1], "system", "error", missing])
+        for seq, at, stream, level, message in lines:
             if seq > after:
                 yield {
                     "node": row.node_id,
