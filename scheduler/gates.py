@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from agentflow.db.engine import transact
-from agentflow.db.queries.due import DueGate, GateResult, apply_gates, lease_gates
+from agentflow.db.queries.due import DueGate, GateResult, apply_gates, continue_cascades, lease_gates
+from agentflow.db.queries.locks import database_now
+from agentflow.db.queries.settle import Settlement
 from agentflow.errors import AgentFlowError
 from agentflow.states import NodeRunState
 from agentflow.templates import find_references, truth
@@ -58,7 +60,9 @@ class Gates(WorkerThread):
             if not gates:
                 break
             results = self._evaluate(gates)
-            transact(self._engine, partial(apply_gates, results=results))
+            settlement = transact(self._engine, partial(apply_gates, results=results))
+            while settlement is not None and settlement.unfinished:
+                settlement = transact(self._engine, _carry_on)
             self._on_decided()
         return POLL
 
@@ -77,6 +81,10 @@ class Gates(WorkerThread):
         ]
         answers = self._evaluator.evaluate_many(requests)
         return [decide_gate(gate, answer) for gate, answer in zip(gates, answers, strict=True) if answer.done]
+
+
+def _carry_on(connection: Connection) -> Settlement | None:
+    return continue_cascades(connection, database_now(connection), uuid.UUID(int=0))
 
 
 def decide_gate(gate: DueGate, answer: EvalResult) -> GateResult:

@@ -299,10 +299,12 @@ class Loop:
         """Make retries ready whose time has come, and find out when the next one is due; at least every POLL seconds."""
         with connection.begin():
             now = database_now(connection)
+            cascade = due.continue_cascades(connection, now, self._oldest)  # first: it locks runs
             due.release_retries(connection, now, self._oldest)
-            due.continue_cascades(connection, now, self._oldest)
             following = due.next_due(connection, self._oldest)
-        self._next_due = time.monotonic() + POLL
+        self._next_due = time.monotonic() + (0.0 if cascade is not None and cascade.unfinished else POLL)
+        if cascade is not None and cascade.ended:
+            self._on_ended()
         if following is not None:
             # A gate that is being evaluated is due "now" until its lease runs out: never spin on it.
             self._due_in(max((following - now).total_seconds(), 0.05))

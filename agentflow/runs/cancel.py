@@ -12,7 +12,7 @@ from agentflow.catalog.audit import audit
 from agentflow.db.arrays import uuids
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
-from agentflow.db.queries.recount import recount_open
+from agentflow.db.queries.recount import recount_open, recount_upstreams
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import NotFound
 from agentflow.runs.ids import parse_run_id
@@ -59,6 +59,7 @@ def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: b
     settlement = Settlement(connection, {run.id: run for run in runs}, now)
     for row in connection.execute(_DROP_WAITING, {"ids": ids, "now": now}):
         settlement.record(Event(row.run_id, "node", row.node_no, row.map_index, None, "cancelled"))
+    recount_upstreams(connection, [run.id for run in runs])
     recount_open(connection, runs)
     for run in runs:
         run.timed_out = run.timed_out or timed_out

@@ -6,14 +6,14 @@ Each statement here begins after the runs' locks are held, so it sees what every
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import uuids
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.locks import LockedRun
-from agentflow.db.queries.settle import FinalNode, Settlement
+from agentflow.db.queries.settle import CASCADE, FinalNode, Settlement
 from agentflow.rules import rule_sql
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 
@@ -36,9 +36,14 @@ def recount_open(connection: Connection, runs: Sequence[LockedRun]) -> bool:
     return changed
 
 
+#: A cascade that was cut off is not carried on: what it would add is in the new counts.
+_STOP_CASCADES = text(f"""
+UPDATE node_run SET resume_at = NULL, resume_key = NULL
+WHERE run_id = ANY(CAST(:runs AS uuid[])) AND resume_at IS NOT NULL AND resume_key = '{CASCADE}'
+""")
 _UPSTREAMS = text(f"""
 WITH counted AS (
-  SELECT nr.node_no,
+  SELECT nr.run_id, nr.node_no,
     count(*) FILTER (WHERE up.state = 'success')::int AS s,
     count(*) FILTER (WHERE up.state IN ('failed', 'cancelled'))::int AS f,
     count(*) FILTER (WHERE up.state = 'upstream_failed')::int AS u,
@@ -46,12 +51,14 @@ WITH counted AS (
   FROM node_run nr
   JOIN version_edge e ON e.version_id = nr.version_id AND e.down_no = nr.node_no
   JOIN node_run up ON up.run_id = nr.run_id AND up.node_no = e.up_no AND up.map_index = {NOT_MAPPED}
-  WHERE nr.run_id = :run AND up.run_id = :run AND nr.map_index = {NOT_MAPPED}
-  GROUP BY nr.node_no
+  WHERE nr.run_id = ANY(CAST(:runs AS uuid[])) AND up.run_id = ANY(CAST(:runs AS uuid[]))
+    AND nr.map_index = {NOT_MAPPED}
+  GROUP BY nr.run_id, nr.node_no
 )
 UPDATE node_run nr SET up_success = c.s, up_failed = c.f, up_upstream_failed = c.u, up_skipped = c.k
 FROM counted c
-WHERE nr.run_id = :run AND nr.node_no = c.node_no AND nr.map_index = {NOT_MAPPED}
+WHERE nr.run_id = ANY(CAST(:runs AS uuid[])) AND nr.run_id = c.run_id AND nr.node_no = c.node_no
+  AND nr.map_index = {NOT_MAPPED}
   AND (nr.up_success, nr.up_failed, nr.up_upstream_failed, nr.up_skipped) IS DISTINCT FROM (c.s, c.f, c.u, c.k)
 """)
 _VERDICT = rule_sql(
@@ -88,13 +95,19 @@ RETURNING nr.run_id, nr.version_id, nr.node_no, v.verdict, v.gated, v.is_leaf
 """)
 
 
+def recount_upstreams(connection: Connection, runs: Collection[uuid.UUID]) -> None:
+    """Count afresh, for every node run of these runs, how its upstreams ended."""
+    connection.execute(_STOP_CASCADES, {"runs": uuids(runs)})
+    connection.execute(_UPSTREAMS, {"runs": uuids(runs)})
+
+
 def recount_run(connection: Connection, settlement: Settlement, run_id: uuid.UUID) -> int:
     """Count upstreams afresh, decide every pending node of a run from them, and settle what became final.
 
     Returns:
         How many node runs were decided.
     """
-    connection.execute(_UPSTREAMS, {"run": run_id})
+    recount_upstreams(connection, [run_id])
     recount_open(connection, [settlement.runs[run_id]])
     rows = connection.execute(_DECIDE, {"run": run_id, "now": settlement.now}).all()
     finals = []
