@@ -166,6 +166,14 @@ class Kit:
         self.loop._starts = {key: (0.0, start) for key, (_, start) in self.loop._starts.items()}
         self.loop.tick()
 
+    def tick_events_only(self, *, claim: bool = True) -> None:
+        """One tick that applies what the executor reported, and does not look for what is due."""
+        self.identity.beaten(self.identity.id, time.monotonic())
+        self.loop._look, self.loop._next_due = False, time.monotonic() + 3600.0
+        self.loop._draining = not claim
+        self.loop.tick()
+        self.loop._draining = False
+
     def settle(self) -> None:
         """Start, evaluate and tick until nothing changes any more at this moment."""
         before = None

@@ -11,7 +11,7 @@ from executors.stub import fail, lose, refuse, skip, succeed
 from tests.engine_kit import branch
 
 # What two upstreams ended as: s(uccess) f(ailed) u(pstream_failed) k (skipped).
-PAIRS = "ss sf su sk ff fu fk uu uk kk".split()
+PAIRS = ["ss", "sf", "su", "sk", "ff", "fu", "fk", "uu", "uk", "kk"]
 # What the node becomes: S it ran, U upstream_failed, K skipped.
 RULES = {
     "all_success": "SUUKUUUUUK",
