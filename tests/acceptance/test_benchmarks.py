@@ -53,7 +53,8 @@ def test_profile_accounts_for_the_whole_gap(bench):
         found = profile_hop.profile(system, length=4, rounds=1)
     assert len(found) == 3
     names = {piece.name for piece in bench("_hops").summarise(found)}
-    assert {"COMMIT", "claims.claim"} <= names
+    assert "COMMIT" in names
+    assert any(name.startswith("claims.") for name in names)
 
 
 def test_failing_run_is_no_measurement(bench):
