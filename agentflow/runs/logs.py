@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from agentflow.clock import iso
 from agentflow.errors import NotFound
@@ -47,9 +47,8 @@ def read_logs(
     if node is not None and not known.node:
         raise NotFound(f"There is no node {node!r} in the run {run_id}.", hint="`agentflow runs show` lists its nodes")
     parameters = {"run": key, "node": node, "attempt": attempt, "after": after}
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH)
     following: dict[tuple[str, int, int], int] = {}  # only of the attempt at hand
-    for row in streaming.execute(_CHUNKS, parameters).yield_per(_BATCH):
+    for row in _chunks(connection, parameters):
         place = (row.node_id, row.map_index, row.attempt)
         expected = following.get(place, row.first_seq if after else 1)
         following = {place: row.first_seq + row.lines}
@@ -69,3 +68,9 @@ def read_logs(
                     "level": level,
                     "text": message,
                 }
+
+
+def _chunks(connection: Connection, parameters: dict[str, Any]) -> Iterator[Row[Any]]:
+    streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH)
+    with streaming.execute(_CHUNKS, parameters) as result:  # closes the cursor for a reader that stops halfway
+        yield from result.yield_per(_BATCH)
