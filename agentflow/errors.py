@@ -161,6 +161,12 @@ class SettingsError(AgentFlowError):
     exit_code = 2
 
 
+class SecretUnreadable(AgentFlowError):
+    """A stored secret cannot be decrypted."""
+
+    word = "secret-unreadable"
+
+
 class ExecutorUnknown(AgentFlowError):
     """No executor of this name is enabled."""
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, workspace_id
+from agentflow.catalog import audit, check_name, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.notify import notify_ready
 from agentflow.errors import Conflict, NotFound, UsageError
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 MAX_SLOTS = 1_000_000
 DEFAULT_POOL = "default"
 
@@ -52,7 +50,7 @@ def set_pool(
     Raises:
         UsageError: The name or the number of slots is wrong.
     """
-    _check_name(name, "pool")
+    check_name(name, "pool")
     if not 0 <= slots <= MAX_SLOTS:
         raise UsageError(f"A pool cannot have {slots} slots.", hint=f"0 to {MAX_SLOTS}")
     owner = workspace_id(connection, workspace)
@@ -106,7 +104,7 @@ def set_variable(
     Raises:
         UsageError: The name is not an identifier.
     """
-    _check_name(name, "variable")
+    check_name(name, "variable")
     owner = workspace_id(connection, workspace)
     connection.execute(
         text("""
@@ -135,10 +133,3 @@ def delete_variable(
         raise NotFound(f"There is no variable {name!r}.", hint="`agentflow variables list` shows what there is")
     audit(connection, owner, actor, "variable.deleted", name)
     return {"name": name, "changed": True}
-
-
-def _check_name(name: str, kind: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} is not a name for a {kind}.", hint="letters, digits, _ and -, not beginning with a digit"
-        )

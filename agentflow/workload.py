@@ -42,7 +42,7 @@ class Workload(BaseModel):
     config: dict[str, Any]  #: Raw: templates not rendered yet.
     context: dict[str, Any] = Field(default_factory=dict)
     """Template names: `params`, `nodes`, `run`, `vars`, and `item` and `index` when mapped."""
-    secrets: dict[str, str] = Field(default_factory=dict)  #: Only those that the config names.
+    secrets: dict[str, str] = Field(default_factory=dict, repr=False)  #: Only those that the config names.
     limits: Limits = Limits()
     bundle: str | None = None  #: Content hash of the code bundle, extracted in `bundles_dir/<hash>`.
     trace: dict[str, str] = Field(default_factory=dict)  #: W3C trace context.

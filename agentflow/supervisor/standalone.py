@@ -71,7 +71,7 @@ class Standalone:
                 claim(health.address)
                 health.start()
                 self._banner.starting()
-                ensure_secret_key(self._home)
+                ensure_secret_key(self._settings.secret_key, self._home)
                 self._serve(signals, health.address)
             finally:
                 health.stop()

@@ -1,4 +1,4 @@
-"""The parts of supervision alone: locks, back-off, lifeline, signals, children, the secret key."""
+"""The parts of supervision alone: locks, back-off, lifeline, signals, children."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentflow import keys
-from agentflow.errors import SettingsError
 from agentflow.locks import FileLock, LockTimeout
 from agentflow.supervisor.children import FIRST_DELAY, HEALTHY, LONGEST_DELAY, Backoff, Child
 from agentflow.supervisor.signals import StopRequested, StopSignals
@@ -172,21 +170,3 @@ class TestChild:
         while psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-
-
-class TestSecretKey:
-    def test_is_made_once_for_us_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv(keys.ENVIRONMENT, raising=False)
-        with pytest.raises(SettingsError, match="AGENTFLOW_SECRET_KEY"):
-            keys.secret_key(tmp_path)
-        keys.ensure_secret_key(tmp_path)
-        made = keys.secret_key(tmp_path)
-        keys.ensure_secret_key(tmp_path)
-        assert keys.secret_key(tmp_path) == made
-        assert keys.key_file(tmp_path).stat().st_mode & 0o777 == 0o600
-
-    def test_of_the_environment_wins_and_none_is_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(keys.ENVIRONMENT, "given")
-        keys.ensure_secret_key(tmp_path)
-        assert keys.secret_key(tmp_path) == "given"
-        assert not keys.key_file(tmp_path).exists()

@@ -3,9 +3,11 @@
 from agentflow.db.models.base import Model
 from agentflow.db.models.definitions import (
     Bundle,
+    Connection,
     DagFolder,
     DispatchGroup,
     Pool,
+    Secret,
     SourceFile,
     Variable,
     VersionEdge,
@@ -21,6 +23,7 @@ __all__ = [
     "Attempt",
     "AuditEvent",
     "Bundle",
+    "Connection",
     "DagFolder",
     "DispatchGroup",
     "Fire",
@@ -33,6 +36,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "Scheduler",
+    "Secret",
     "SourceFile",
     "Trigger",
     "Variable",

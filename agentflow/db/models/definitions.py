@@ -161,6 +161,41 @@ class Variable(Model):
     updated_at: Mapped[Now]
 
 
+class Secret(Model):
+    """A value that templates read as `secrets.<name>`, encrypted (agentflow.secrets)."""
+
+    __tablename__ = "secret"
+
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    ciphertext: Mapped[Bytes]
+    key_id: Mapped[str]  #: The key that wraps the value's own key.
+    wrapped_key: Mapped[Bytes]
+    updated_at: Mapped[Now]
+    updated_by: Mapped[str]
+
+
+class Connection(Model):
+    """How to reach a system: plain fields, and secret ones, encrypted together as a JSON object."""
+
+    __tablename__ = "connection"
+    __table_args__ = (
+        CheckConstraint("num_nulls(ciphertext, key_id, wrapped_key) IN (0, 3)", name="sealed_whole"),
+        CheckConstraint("(cardinality(secret_fields) > 0) = (ciphertext IS NOT NULL)", name="sealed_iff_secret_fields"),
+    )
+
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    config: Mapped[Json]
+    secret_fields: Mapped[TextList]
+    ciphertext: Mapped[Bytes | None]
+    key_id: Mapped[str | None]
+    wrapped_key: Mapped[Bytes | None]
+    updated_at: Mapped[Now]
+    updated_by: Mapped[str]
+
+
 class SourceFile(Model):
     """What the folder sync last saw of a file, its import error included."""
 

@@ -1,0 +1,98 @@
+"""Secrets as stored: set, listed by name, deleted. Each function runs in the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog import audit, check_name, workspace_id
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
+from agentflow.clock import iso
+from agentflow.errors import NotFound, UsageError
+from agentflow.keys import KeyRing
+from agentflow.secrets.envelope import Place, seal
+
+VALUE_MAX = 64 * 2**10  #: Bytes of a value.
+TABLE = "secret"
+
+_LIST = text("SELECT name, key_id, updated_at, updated_by FROM secret WHERE workspace_id = :workspace ORDER BY name")
+_SET = text("""
+INSERT INTO secret (workspace_id, name, ciphertext, key_id, wrapped_key, updated_by)
+VALUES (:workspace, :name, :ciphertext, :key_id, :wrapped_key, :actor)
+ON CONFLICT (workspace_id, name) DO UPDATE SET ciphertext = excluded.ciphertext, key_id = excluded.key_id,
+  wrapped_key = excluded.wrapped_key, updated_at = clock_timestamp(), updated_by = excluded.updated_by
+""")
+_DELETE = text("DELETE FROM secret WHERE workspace_id = :workspace AND name = :name")
+
+
+def list_secrets(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
+    """Names of the secrets, who set them and under which key they are; never values."""
+    rows = connection.execute(_LIST, {"workspace": workspace_id(connection, workspace)})
+    return [dict(row) | {"updated_at": iso(row["updated_at"])} for row in rows.mappings()]
+
+
+def set_secret(
+    connection: Connection,
+    name: str,
+    value: str,
+    *,
+    ring: KeyRing,
+    actor: str,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> dict[str, Any]:
+    """Create or replace a secret.
+
+    Raises:
+        UsageError: The name is not an identifier, or the value is empty or too large.
+    """
+    check_name(name, "secret")
+    check_value(value, f"the secret `{name}`")
+    owner = workspace_id(connection, workspace)
+    sealed = seal(ring, Place(TABLE, owner, name), value)
+    connection.execute(
+        _SET,
+        {
+            "workspace": owner,
+            "name": name,
+            "ciphertext": sealed.ciphertext,
+            "key_id": sealed.key_id,
+            "wrapped_key": sealed.wrapped_key,
+            "actor": actor,
+        },
+    )
+    audit(connection, owner, actor, "secret.set", name, key_id=sealed.key_id)
+    return {"name": name, "changed": True}
+
+
+def delete_secret(
+    connection: Connection, name: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Delete a secret.
+
+    Raises:
+        NotFound: No such secret.
+    """
+    owner = workspace_id(connection, workspace)
+    if connection.execute(_DELETE, {"workspace": owner, "name": name}).rowcount == 0:
+        raise NotFound(f"There is no secret {name!r}.", hint="`agentflow secrets list` shows what there is")
+    audit(connection, owner, actor, "secret.deleted", name)
+    return {"name": name, "changed": True}
+
+
+def check_value(value: str, what: str) -> None:
+    """Refuse what cannot be a secret value.
+
+    Raises:
+        UsageError: It is empty, too large, or no text that a process could be given.
+    """
+    if not value:
+        raise UsageError(f"The value of {what} is empty.")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"The value of {what} is not UTF-8 text.", hint="store binary data as base64") from None
+    if size > VALUE_MAX:
+        raise UsageError(f"The value of {what} has {size:,} bytes; at most {VALUE_MAX:,} are kept.")
+    if "\0" in value:
+        raise UsageError(f"The value of {what} contains a NUL character.", hint="store binary data as base64")
