@@ -31,6 +31,7 @@ from sqlalchemy import Engine, TextClause, event
 
 from agentflow.db import queries
 from agentflow.db.queries.attempts import parse_attempt_id
+from agentflow.db.statement import Statement
 from agentflow.settings import load_settings
 from agentflow.workload import ExecutorEvent, Finished, Workload
 from scheduler.daemon import Daemon
@@ -61,6 +62,7 @@ class Recorder:
             stack.enter_context(mock.patch.object(inbox, "emit", partial(self._emit, inbox.emit)))
             commit = partial(self._timed, COMMIT, dialect.do_commit)
             stack.enter_context(mock.patch.object(dialect, "do_commit", commit))
+            stack.enter_context(mock.patch.object(Statement, "run", self._statement_run(Statement.run)))
             self._listen(daemon.engine)
             daemon.start()
             stack.callback(daemon.stop)
@@ -79,6 +81,15 @@ class Recorder:
         for workload in workloads:
             self.submitted[parse_attempt_id(workload.attempt_id)[1]] = now
         submit(workloads)
+
+    def _statement_run(self, run: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        def timed(statement: Statement, *arguments: object) -> list[Any]:
+            start = time.time()
+            rows = run(statement, *arguments)
+            self._add(self._names.get(id(statement), "another statement"), start)
+            return rows
+
+        return timed
 
     def _timed(self, name: str, action: Callable[..., None], *arguments: object) -> None:
         start = time.time()
@@ -107,7 +118,7 @@ def _statement_names() -> dict[int, str]:
     names = {}
     for info in pkgutil.iter_modules(queries.__path__):
         for name, value in vars(importlib.import_module(f"{queries.__name__}.{info.name}")).items():
-            if isinstance(value, TextClause):
+            if isinstance(value, Statement | TextClause):
                 names[id(value)] = f"{info.name}.{name.strip('_').lower()}"
     return names
 
