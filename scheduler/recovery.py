@@ -17,11 +17,13 @@ from agentflow.db.queries.attempts import open_attempts
 from agentflow.db.queries.claims import oldest_open_run
 from scheduler.apply import Loss, apply_events
 from scheduler.identity import DEAD_AFTER, Identity
-from scheduler.service import WorkerThread
+from scheduler.service import BACKOFF_MAX, WorkerThread
 
 log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds; with DEAD_AFTER, a loss is noticed within 10 s
+#: Seconds after an outage in which nobody is declared dead: services come back within BACKOFF_MAX of the database.
+PATIENCE = 2 * BACKOFF_MAX
 BATCH = 500  #: Attempts written off in one transaction.
 
 
@@ -42,7 +44,7 @@ class Recovery(WorkerThread):
         try:
             self._look(judge=time.monotonic() >= self._judge_from)
         except Exception:
-            self._judge_from = time.monotonic() + DEAD_AFTER
+            self._judge_from = time.monotonic() + PATIENCE
             raise
         return EVERY
 

@@ -1,0 +1,178 @@
+"""Faults of parts: a broken version, executor or answer costs its own attempts, never the loop or anything else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from agentflow.db.engine import make_engine
+from executors.stub import succeed
+from scheduler import loop as loop_module
+from scheduler.identity import LEASE, Identity, register
+from scheduler.recovery import PATIENCE, Recovery
+
+
+def test_a_version_that_cannot_be_read_fails_its_own_nodes_only(kit):
+    kit.apply({"a": {}}, name="sick")
+    kit.apply({"a": {}}, name="well")
+    kit.sql(
+        """UPDATE workflow_version SET spec = '{"name": "sick", "nodes": 7}'
+        WHERE workflow_id = (SELECT id FROM workflow WHERE name = 'sick')"""
+    )
+    sick, well = kit.create("sick"), kit.create("well")
+    kit.settle()
+    assert kit.attempts(sick, "a") == [(1, "failed")]
+    assert (kit.state(sick), kit.state(well)) == ("failed", "success")
+    (error,) = kit.row("SELECT error FROM attempt WHERE state = 'failed'")
+    assert error["message"].startswith("the attempt could not be prepared")
+
+
+def test_an_executor_that_raises_refuses_and_the_loss_budget_ends_it(kit, monkeypatch):
+    def broken(_workloads):
+        raise RuntimeError("no more room")
+
+    monkeypatch.setattr(kit.stub, "submit", broken)
+    kit.apply({"a": {}})
+    run = kit.run()
+    assert kit.attempts(run, "a") == [(number, "refused") for number in range(1, 7)]
+    assert kit.state(run) == "failed"
+    assert "no more room" in kit.nodes(run)["a"]["error"]["message"]
+
+
+def test_a_claim_that_always_fails_ends_the_tick_instead_of_spinning(kit, monkeypatch):
+    calls = []
+
+    def broken(*_arguments):
+        calls.append(1)
+        raise ProgrammingError("", {}, Exception("no such function"))
+
+    monkeypatch.setattr(kit.loop, "_take", broken)
+    kit.apply({"a": {}})
+    kit.create()
+    kit.starter.work()
+    with pytest.raises(ProgrammingError):  # the loop's thread then pauses, ever longer
+        kit.tick()
+    assert len(calls) == 1
+
+
+def test_a_result_whose_storing_always_fails_is_dropped_and_its_attempt_written_off(kit, monkeypatch):
+    kit.apply({"a": {}, "b": {}})
+    kit.stub.hold("a")
+    run = kit.run()
+    apply_events, broken = loop_module.apply_events, []
+
+    def refuse_first_of_a(connection, events, losses=()):
+        mine = [event for event in events if event.attempt_id.split("/")[1] == "0" and event.attempt_id.endswith("/1")]
+        if mine:
+            broken.extend(mine)
+            raise ProgrammingError("", {}, Exception("sick row"))
+        return apply_events(connection, events, losses)
+
+    monkeypatch.setattr(loop_module, "apply_events", refuse_first_of_a)
+    kit.stub.release("a", succeed(1))
+    kit.tick()
+    assert broken
+    kit.loop._audit_at = 0.0  # the time of the next audit has come
+    kit.settle()
+    assert kit.attempts(run, "a") == [(1, "lost"), (2, "success")]
+    assert kit.state(run) == "success"
+
+
+def test_an_attempt_without_an_owner_is_found_by_the_audit(kit):
+    kit.apply({"a": {}})
+    kit.stub.hold("a")
+    run = kit.run()
+    kit.loop._live.clear()  # as if the claim's commit had become visible only after the look that follows an error
+    kit.tick()
+    assert kit.attempts(run, "a") == [(1, "running")]
+    kit.loop._audit_at = 0.0
+    kit.tick()
+    assert kit.attempts(run, "a")[0] == (1, "lost")
+
+
+def test_a_full_disk_holds_results_back_and_turns_none_into_a_failure(kit, monkeypatch):
+    kit.apply({"a": {}})
+    kit.stub.hold("a")
+    run = kit.run()
+    apply_events, full = loop_module.apply_events, [True]
+
+    class DiskFull(Exception):
+        sqlstate = "53100"
+
+    def store(connection, events, losses=()):
+        if full and events:
+            raise OperationalError("", {}, DiskFull("No space left on device"))
+        return apply_events(connection, events, losses)
+
+    monkeypatch.setattr(loop_module, "apply_events", store)
+    kit.stub.release("a", succeed(1))
+    with pytest.raises(OperationalError):
+        kit.tick()
+    full.clear()
+    kit.settle()
+    assert kit.attempts(run, "a") == [(1, "success")]
+
+
+def test_a_dead_scheduler_is_asked_to_begin_again_and_claims_nothing_meanwhile(kit):
+    asked = []
+    kit.loop._on_dead = lambda: asked.append(kit.identity.id)
+    kit.apply({"a": {}})
+    run = kit.create()
+    kit.starter.work()
+    kit.sql("UPDATE scheduler SET state = 'dead' WHERE id = :id", id=kit.identity.id)
+    kit.tick()  # the claim finds out before any heartbeat
+    kit.tick()
+    assert asked == [kit.identity.id]
+    assert kit.attempts(run, "a") == []
+
+
+def test_news_about_a_former_life_says_nothing_about_this_one():
+    identity = Identity()
+    former = identity.id
+    identity.declared_dead(former)
+    identity.renew()
+    identity.beaten(former, time.monotonic() + 1000)
+    assert identity.lease() == 0
+    sent = time.monotonic()
+    identity.beaten(identity.id, sent)
+    assert not identity.may_claim  # not before its executors are there
+    identity.revive()
+    identity.declared_dead(former)
+    assert identity.may_claim
+    assert identity.lease() == sent + LEASE
+
+
+def test_after_an_outage_nobody_is_declared_dead_before_he_could_beat_again(kit, monkeypatch):
+    recovery = Recovery(kit.engine, Identity(), lambda: None)
+    kit.sql("UPDATE scheduler SET beat_at = clock_timestamp() - interval '9 s'")
+
+    def down(*_arguments, **_keys):
+        raise OperationalError("", {}, Exception("server closed the connection"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("scheduler.recovery.schedulers.mark_dead", down)
+        with pytest.raises(OperationalError):
+            recovery.work()
+    recovery.work()
+    assert kit.row("SELECT state FROM scheduler").state == "alive"
+    recovery._judge_from -= PATIENCE
+    recovery.work()
+    assert kit.row("SELECT state FROM scheduler").state == "dead"
+
+
+def test_a_scheduler_that_sleeps_in_a_transaction_gives_its_locks_back(database_url):
+    """The test would take 5 s: what the server was told is enough to know."""
+    engine = make_engine(database_url, keyed=True)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "5s"
+    engine.dispose()
+
+
+def test_register_writes_the_row_that_others_judge_by(kit):
+    identity = Identity()
+    kit.call(register, identity=identity, settings=kit.settings)
+    assert kit.row("SELECT state FROM scheduler WHERE id = :id", id=identity.id).state == "alive"
+    assert identity.may_claim
