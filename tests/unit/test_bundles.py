@@ -165,6 +165,20 @@ def archive_of(*members: tuple[str, str, bytes]) -> bytes:
         gzip.compress(b"x")[:-4],
         b"",
     ],
+    # The bytes hold the time of their making, so they cannot name the cases: xdist's workers must agree on the names.
+    ids=[
+        "parent folder",
+        "absolute path",
+        "parent folder within",
+        "link",
+        "hard link",
+        "fifo",
+        "other content",
+        "not a gzip",
+        "not a tar",
+        "cut off",
+        "empty",
+    ],
 )
 def test_what_is_not_the_bundle_of_the_hash_writes_nothing(data, tmp_path):
     with pytest.raises(BundleDamaged):
