@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from agentflow.db.arrays import ints
 from agentflow.db.models import DispatchGroup, Pool, VersionEdge, VersionNode, Workflow
-from agentflow.errors import NotFound
+from agentflow.errors import Conflict, NotFound
 from agentflow.graph import compile_graph
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
@@ -76,11 +76,12 @@ def _groups(connection: Connection, workflow: int, policies: dict[str, NodePolic
 
 def _pools(connection: Connection, workflow: int, policies: dict[str, NodePolicy]) -> dict[str, int]:
     rows = connection.execute(
-        select(Pool.name, Pool.id)
+        select(Pool.name, Pool.id, Pool.slots)
         .join(Workflow, Workflow.workspace_id == Pool.workspace_id)
         .where(Workflow.id == workflow)
     )
-    known = {row.name: row.id for row in rows}
+    found = {row.name: row for row in rows}
+    known = {name: row.id for name, row in found.items()}
     for node, policy in policies.items():
         if policy.pool not in known:
             close = difflib.get_close_matches(policy.pool, known, n=1)
@@ -88,6 +89,12 @@ def _pools(connection: Connection, workflow: int, policies: dict[str, NodePolicy
             raise NotFound(
                 f"nodes.{node}.pool: there is no pool {policy.pool!r}.",
                 hint=f"{meant}: agentflow pools set {policy.pool} SLOTS",
+            )
+        slots = found[policy.pool].slots
+        if 0 < slots < policy.pool_slots:  # a pool of 0 slots is shut for a while
+            raise Conflict(
+                f"nodes.{node}.pool_slots: {policy.pool_slots} slots, but the pool {policy.pool!r} has {slots}.",
+                hint=f"ask for less, or enlarge it: agentflow pools set {policy.pool} {policy.pool_slots}",
             )
     return known
 
