@@ -52,10 +52,12 @@ def choose(
             continue
         if group.concurrency is not None and running[group.workflow_id] >= group.concurrency:
             continue
-        if candidate.pool_slots > pool_free.get(group.pool_id, 0):
+        # In a pool that was made smaller than a node needs, the node takes all of it: or it would block it for ever.
+        needed = min(candidate.pool_slots, group.slots)
+        if needed > pool_free.get(group.pool_id, 0):
             blocked_pools.add(group.pool_id)
             continue
-        pool_free[group.pool_id] -= candidate.pool_slots
+        pool_free[group.pool_id] -= needed
         running[group.workflow_id] += 1
         executor_free[executor] -= 1
         chosen.append(candidate)
