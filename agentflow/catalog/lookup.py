@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Literal, TypedDict
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
@@ -14,7 +14,14 @@ from agentflow.errors import NotFound
 DEFAULT_WORKSPACE = "default"
 
 Lock = Literal["keep", "change", "delete"]
-_LOCKS: dict[Lock, dict[str, bool]] = {
+
+
+class _LockOptions(TypedDict, total=False):
+    read: bool
+    key_share: bool
+
+
+_LOCKS: dict[Lock, _LockOptions] = {
     "keep": {"read": True, "key_share": True},  # FOR KEY SHARE
     "change": {"key_share": True},  # FOR NO KEY UPDATE
     "delete": {},  # FOR UPDATE
