@@ -58,6 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = worker_input["agentflow_session"] if worker_input else secrets.token_hex(8)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Binary data does not name a case: compressed data holds the time, and xdist's workers must agree on the names."""
+    return argname if isinstance(val, bytes) and not (val.isascii() and val.decode("ascii").isprintable()) else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node) -> None:
     """Tell an xdist worker the name of the session it belongs to."""
