@@ -7,6 +7,7 @@ engine: a document that takes long to read is read less often.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -186,6 +187,7 @@ def watch(
         view: Where to show it; a fresh one by default.
         sleep: Replaceable for tests.
     """
+    before = math.inf
     with view or RunView() as shown:
         while True:
             began = time.monotonic()
@@ -193,7 +195,9 @@ def watch(
             shown.update(document)
             if document["state"] in RUN_FINAL:
                 return document
-            # Reading takes at most a fifth of the time: the run itself may be on this machine.
-            gap = min(max(MIN_GAP, 4 * (time.monotonic() - began)), MAX_GAP)
+            # Reading takes at most a fifth of the time: the run itself may be on this machine. One slow read among
+            # quick ones (the database was away) is no reason to slow down.
+            cost, before = min(before, time.monotonic() - began), time.monotonic() - began
+            gap = min(max(MIN_GAP, 4 * cost), MAX_GAP)
             sleep(gap)
             wait(max(0.0, IDLE_POLL - gap))
