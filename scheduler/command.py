@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agentflow import lifeline, log
 from agentflow.cli import output
 from agentflow.cli.output import JsonFlag
+from agentflow.keys import key_ring
 from agentflow.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ def serve(settings: Settings, *, on_ready: Callable[[Daemon], None] | None = Non
     Raises:
         DatabaseUnreachable: The database does not answer.
         DatabaseNotReady: Its schema is not the one this version needs.
+        SettingsError: The database is an external one, and there is no secret key for what is encrypted in it.
     """
     from agentflow.postgres import database
+
+    if settings.database_url:
+        key_ring(settings.secret_key, settings.home)
 
     asked = threading.Event()
 

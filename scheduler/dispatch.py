@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +19,9 @@ from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Limits, Outcome, Workload
 from scheduler.contexts import Asking, ContextLoader
 from scheduler.versions import LoadedVersion, VersionCache
+
+if TYPE_CHECKING:
+    from agentflow.secrets import Vault
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +63,39 @@ class Dispatcher:
             Asking(claim.key[0], version, version.policy(claim.key[1]).references)
             for claim, version in zip(claims, versions, strict=True)
         ]
+        revealed = self._reveal(connection, asking)
         workloads: list[Workload] = []
         failed: list[Finished] = []
-        for claim, version, context in zip(claims, versions, self._contexts.load(connection, asking), strict=True):
+        contexts = self._contexts.load(connection, asking)
+        for claim, ask, context in zip(claims, asking, contexts, strict=True):
+            version = ask.version
             if context is None:
                 failed.append(_failed(claim, "InputTooLarge", TOO_LARGE))
                 continue
             try:
                 if version.bundle_hash is not None:
                     self._extract(connection, version.bundle_hash)
-                workloads.append(self._workload(claim, version, context))
+                workloads.append(self._workload(claim, version, context, _secrets(ask, revealed)))
             except (AgentFlowError, OSError) as error:
-                failed.append(_failed(claim, type(error).__name__, f"the attempt could not be prepared: {error}"))
+                hint = f" ({error.hint})" if isinstance(error, AgentFlowError) and error.hint else ""
+                message = f"the attempt could not be prepared: {error}{hint}"
+                failed.append(_failed(claim, type(error).__name__, message))
         return workloads, failed
 
-    def _workload(self, claim: Claim, version: LoadedVersion, context: dict[str, object]) -> Workload:
+    def _reveal(self, connection: Connection, asking: Sequence[Asking]) -> dict[tuple[int, str], str | AgentFlowError]:
+        """The secrets that these nodes name, or why they cannot be had; most nodes name none."""
+        wanted = {(ask.version.workspace_id, name) for ask in asking for name in ask.references.secrets}
+        return self._vault.reveal(connection, wanted) if wanted else {}
+
+    @cached_property
+    def _vault(self) -> Vault:
+        from agentflow.secrets import Vault  # brings the cryptography, which few systems need at their start
+
+        return Vault(self._settings)
+
+    def _workload(
+        self, claim: Claim, version: LoadedVersion, context: dict[str, object], secrets: dict[str, str]
+    ) -> Workload:
         run_id, node_no, map_index, attempt = claim.key
         policy = version.policy(node_no)
         settings = self._settings
@@ -90,7 +113,7 @@ class Dispatcher:
             type=version.type_of(node_no),
             config=version.config(node_no),
             context=context,
-            secrets={},
+            secrets=secrets,
             limits=Limits.model_construct(
                 timeout=policy.timeout,
                 memory=policy.memory,
@@ -113,6 +136,21 @@ class Dispatcher:
                 return  # the runner reports the missing folder as the attempt's failure
             extract_bundle(bytes(data), bundle_hash, self._settings.bundles_dir)
         self._extracted.add(bundle_hash)
+
+
+def _secrets(ask: Asking, revealed: Mapping[tuple[int, str], str | AgentFlowError]) -> dict[str, str]:
+    """The secrets that a node names, and no others.
+
+    Raises:
+        AgentFlowError: One does not exist, or cannot be decrypted.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(ask.references.secrets):
+        value = revealed[ask.version.workspace_id, name]
+        if isinstance(value, AgentFlowError):
+            raise value
+        found[name] = value
+    return found
 
 
 def _failed(claim: Claim, kind: str, message: str) -> Finished:

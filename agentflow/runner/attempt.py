@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from agentflow.nodes import registry
 from agentflow.nodes.base import NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
 from agentflow.runner.errors import ConfigInvalid, describe
-from agentflow.runner.masking import Masker
+from agentflow.runner.masking import Masker, mask_output
 from agentflow.runner.output import encode
 from agentflow.runner.termination import Terminated
 from agentflow.templates import render
@@ -58,7 +58,10 @@ def run_attempt(
             log=log,
         )
         value = node_type.run(config, context)
-        return AttemptResult(Outcome.SUCCESS, output=encode(value, workload.limits.output_max))
+        output = encode(value, workload.limits.output_max)
+        if workload.secrets:
+            output = _without_secrets(output, workload.secrets, log)
+        return AttemptResult(Outcome.SUCCESS, output=output)
     except NodeSkipped as skipped:
         log(mask(str(skipped) or "the node asked to be skipped"))
         return AttemptResult(Outcome.SKIPPED)
@@ -68,6 +71,19 @@ def run_attempt(
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return AttemptResult(Outcome.SUCCESS, output="null")
         return AttemptResult(Outcome.FAILED, error=describe(error, mask))
+
+
+def _without_secrets(output: str, secrets: Mapping[str, str], log: NodeLog) -> str:
+    """The output as others may read it; outputs are shown to everybody who may see the run."""
+    masked, names = mask_output(output, secrets)
+    if names:
+        those = ", ".join(f"`{name}`" for name in names)
+        log(
+            f"the output contained the value of the secret {those}, which is replaced by ***; "
+            "a node that needs a secret names it in its own config",
+            level="warning",
+        )
+    return masked
 
 
 @cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from agentflow.db.arrays import ints
-from agentflow.errors import NotFound, SecretUnreadable
+from agentflow.errors import AgentFlowError, NotFound, SecretUnreadable, SettingsError
 from agentflow.keys import key_ring
 from agentflow.secrets.envelope import Place, Sealed, unseal
 from agentflow.secrets.store import TABLE
@@ -35,31 +36,25 @@ class Vault:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def reveal(
-        self, connection: Connection, wanted: Collection[Wanted]
-    ) -> dict[Wanted, str | SecretMissing | SecretUnreadable]:
-        """The value of each wanted secret, or why there is none: one that is missing must not stop the others.
-
-        Raises:
-            SettingsError: There are secrets, but no key.
-        """
+    def reveal(self, connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, str | AgentFlowError]:
+        """The value of each wanted secret, or why there is none: one that is missing must not stop the others."""
         ordered = sorted(set(wanted))
         rows = connection.execute(
             _LOAD, {"workspaces": ints(owner for owner, _ in ordered), "names": [name for _, name in ordered]}
         ).all()
-        found: dict[Wanted, str | SecretMissing | SecretUnreadable] = {}
-        if rows:
+        found = {key: _missing(key[1]) for key in ordered}
+        return found | {(row.workspace_id, row.name): self._open(row) for row in rows}
+
+    def _open(self, row: Row[Any]) -> str | AgentFlowError:
+        place = Place(TABLE, row.workspace_id, row.name)
+        try:
             ring = key_ring(self._settings.secret_key, self._settings.home)
-        for row in rows:
-            place = Place(TABLE, row.workspace_id, row.name)
-            try:
-                value = unseal(ring, place, Sealed(row.ciphertext, row.key_id, row.wrapped_key))
-            except SecretUnreadable as error:
-                found[row.workspace_id, row.name] = error
-            else:
-                found[row.workspace_id, row.name] = value
-        for key in ordered:
-            if key not in found:
-                hint = f"set it with `agentflow secrets set {key[1]}`"
-                found[key] = SecretMissing(f"the secret `{key[1]}` does not exist", hint=hint)
-        return found
+            return unseal(ring, place, Sealed(row.ciphertext, row.key_id, row.wrapped_key))
+        except SecretUnreadable as error:
+            return error
+        except SettingsError as error:  # no key at all
+            return SecretUnreadable(f"{place} cannot be decrypted: {error.message}", hint=error.hint)
+
+
+def _missing(name: str) -> str | AgentFlowError:
+    return SecretMissing(f"the secret `{name}` does not exist", hint=f"set it with `agentflow secrets set {name}`")

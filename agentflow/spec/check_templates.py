@@ -100,6 +100,9 @@ def _name_findings(
     if by_scheduler and "secrets" in references.names:
         hint = "compare it in a node and use that node's output"
         yield Finding(path, "secrets are not available in expressions that the scheduler evaluates", hint)
+    elif "secrets" in references.dynamic:
+        hint = "name each secret: secrets.token or secrets['a-b']"
+        yield Finding(path, "the template picks secrets by a computed name; an attempt gets only those it names", hint)
     if params_known:
         for name in sorted(references.params - spec.params.keys()):
             hint = (

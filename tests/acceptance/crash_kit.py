@@ -110,9 +110,11 @@ class Site:
         ours = {
             "AGENTFLOW_DATABASE_URL": self.url,
             "AGENTFLOW_HOME": str(self.folder / "home"),
+            "AGENTFLOW_SECRET_KEY": "crash-tests-" + "x" * 32,
             "AGENTFLOW_DAGS_FOLDER": str(dags),
             "AGENTFLOW_EXECUTORS": "local",
             "AGENTFLOW_PARALLELISM": "4",
+            "AGENTFLOW_SECRET_KEY": "5e" * 32,
             "PYTHONPATH": str(ROOT),
             MARK: str(self.folder),
         }

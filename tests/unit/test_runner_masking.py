@@ -5,9 +5,11 @@ import json
 from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentflow.runner.errors import MESSAGE_MAX, TRACEBACK_MAX, describe
-from agentflow.runner.masking import Masker
+from agentflow.runner.masking import Masker, mask_output
 
 SECRET = 'pa$$ w"rd/ü&'
 
@@ -30,6 +32,15 @@ def test_a_secret_is_hidden_in_every_usual_form(form):
     assert "w" not in masked.replace("before", "").replace("after", "")
 
 
+@given(st.binary(max_size=20), st.text(st.characters(exclude_categories=["Cs"]), min_size=6), st.binary(max_size=20))
+def test_a_secret_is_hidden_inside_of_more_that_is_base64_encoded(before, secret, after):
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(before + secret.encode() + after).decode()
+        masked = Masker([secret])(text)
+        assert "***" in masked
+        assert len(masked) <= len(text) - len(secret.encode()) * 8 // 6 + 2 + 3  # at most a letter at each end is left
+
+
 def test_each_line_of_a_long_secret_is_hidden():
     key = "-----BEGIN KEY-----\nMIIEabcdef\nghijklmnop\n-----END KEY-----"
     assert Masker([key])("MIIEabcdef / ghijklmnop") == "*** / ***"
@@ -46,6 +57,57 @@ def test_a_secret_inside_a_longer_one_does_not_show_the_rest():
 def test_without_secrets_the_text_is_the_same_object():
     text = "hello"
     assert Masker()(text) is text
+
+
+NUMBER = "1234567890"
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ({"a": [f"x {SECRET} y", 1]}, {"a": ["x *** y", 1]}),
+        ({SECRET: None}, {"***": None}),
+        (SECRET, "***"),
+        (json.dumps({"inner": SECRET}), '{"inner": "***"}'),
+        ({"login": base64.b64encode(f"me:{SECRET}".encode()).decode()}, None),
+        ({"url": f"https://h/?k={quote_plus(SECRET)}"}, {"url": "https://h/?k=***"}),
+    ],
+)
+def test_an_output_is_shown_without_the_secret(output, shown):
+    text, names = mask_output(json.dumps(output), {"KEY": SECRET, "OTHER": "not in there"})
+    assert names == ["KEY"]
+    assert "***" in text
+    assert shown is None or json.loads(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("output", "secret"),
+    [
+        ({"count": 1234567890}, NUMBER),  # a number stays one
+        ({"a": "abc\n"}, "abc"),  # too short to be hidden anywhere
+        ({"line": "-----BEGIN KEY-----"}, "-----BEGIN KEY-----\nMIIE\n-----END KEY-----"),
+        (["nothing", None, True, 1.5, {"ü": "\u2028"}], SECRET),
+    ],
+)
+def test_an_output_without_the_secret_is_left_as_it_is(output, secret):
+    text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
+    assert mask_output(text, {"KEY": secret}) == (text, [])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(json_values, st.text(min_size=4))
+def test_a_masked_output_is_json_and_only_the_secret_is_gone(value, secret):
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    masked, names = mask_output(text, {"KEY": secret})
+    assert mask_output(masked, {"KEY": secret}) == (masked, []) or "*" in secret
+    assert (names == []) == (masked == text)
+    json.loads(masked)
 
 
 def _raised(error):

@@ -74,6 +74,16 @@ TABLE = {
         HEAD + "  b: {type: shell, config: {command: 'x {{ secrets.k }}'}}", 7, 38, "secrets", "`env` or `files`",
     ),
     "secrets in when": (HEAD + "  b: {type: noop, when: '{{ secrets.k }}'}", 7, 25, "secrets are not available", ""),
+    "computed secret": (
+        HEAD + "  b: {type: template, config: {template: '{{ secrets[params.city] }}'}}", 7, 42, "secrets by a computed name",
+        "secrets.token",
+    ),
+    "all secrets": (
+        HEAD + "  b: {type: template, config: {template: '{{ secrets | json }}'}}", 7, 42, "secrets by a computed name", "",
+    ),
+    "secrets under another name": (
+        HEAD + "  b: {type: template, config: {template: '{% set s = secrets %}{{ s.k }}'}}", 7, 42, "computed name", "",
+    ),
     "when is no expression": (HEAD + "  b: {type: noop, when: params.city}", 7, 25, "exactly one", "{{ params.city }}"),
     "when is more than one": (HEAD + "  b: {type: noop, when: 'x {{ params.city }}'}", 7, 25, "exactly one", ""),
     "when is a number": (HEAD + "  b: {type: noop, when: 1}", 7, 25, "must be one {{ expression }}", ""),
