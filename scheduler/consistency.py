@@ -28,7 +28,7 @@ WHERE r.state = 'running' AND e.at < clock_timestamp() - make_interval(secs => :
   AND NOT EXISTS (
     SELECT 1 FROM node_run nr WHERE nr.run_id = r.id
       AND (nr.state IN ('ready', 'queued', 'running', 'retrying', 'deferred') OR nr.resume_at IS NOT NULL))
-ORDER BY r.id LIMIT 20
+LIMIT 20
 """)
 
 

@@ -19,7 +19,7 @@ POLL = 5.0  # seconds
 
 _TIMED_OUT = text("""
 SELECT id FROM run WHERE state = 'running' AND timeout_at <= clock_timestamp() AND NOT timed_out
-ORDER BY id LIMIT 100
+ORDER BY timeout_at LIMIT 100
 """)
 _NEXT_TIMEOUT = text("""
 SELECT extract(epoch FROM min(timeout_at) - clock_timestamp()) FROM run

@@ -134,10 +134,13 @@ def apply_gates(connection: Connection, results: Sequence[GateResult]) -> Settle
 
 
 _CUT_OFF = text(f"""
-SELECT nr.run_id, nr.version_id, nr.node_no, nr.state, vn.is_leaf FROM node_run nr
-JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
-WHERE nr.resume_at <= :now AND nr.resume_key = '{CASCADE}' AND nr.map_index = {NOT_MAPPED} AND nr.run_id >= :oldest
-ORDER BY nr.run_id, nr.node_no LIMIT :limit
+WITH due AS MATERIALIZED (
+  SELECT run_id, version_id, node_no, state FROM node_run
+  WHERE resume_at <= :now AND resume_key = '{CASCADE}' AND map_index = {NOT_MAPPED} AND run_id >= :oldest
+  ORDER BY resume_at LIMIT :limit
+)
+SELECT due.*, vn.is_leaf FROM due
+JOIN version_node vn ON vn.version_id = due.version_id AND vn.node_no = due.node_no ORDER BY due.run_id, due.node_no
 """)
 _CLEAR_CUT = text(f"""
 UPDATE node_run nr SET resume_at = NULL, resume_key = NULL

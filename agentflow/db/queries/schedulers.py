@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
+
+from agentflow.ids import uuid7_floor, uuid7_time
+
+CLOCKS_APART = timedelta(hours=1)  #: A run's id is made on the database's clock, a scheduler's on its machine's.
 
 _DEAD = text("""
 UPDATE scheduler SET state = 'dead' WHERE id IN (
@@ -27,9 +32,13 @@ UPDATE node_run nr SET group_id = shared.id
 FROM dispatch_group g JOIN dispatch_group shared ON shared.workflow_id = g.workflow_id AND shared.pool_id = g.pool_id
   AND shared.executor = g.executor AND shared.queue = g.queue AND shared.reserved_for IS NULL
 WHERE g.reserved_for = ANY(:owners) AND nr.group_id = g.id
-  AND nr.run_id IN (SELECT id FROM run WHERE reserved_for = ANY(:owners))
+  AND nr.run_id = ANY(:runs)
 """)
-_UNRESERVE_RUNS = text("UPDATE run SET reserved_for = NULL WHERE reserved_for = ANY(:owners)")
+#: A scheduler's id carries the time of its start: its runs are younger, and older history is not read.
+_RESERVED_RUNS = text("""
+SELECT id FROM run WHERE reserved_for = ANY(:owners) AND id >= :since ORDER BY id FOR NO KEY UPDATE
+""")
+_UNRESERVE_RUNS = text("UPDATE run SET reserved_for = NULL WHERE id = ANY(:runs)")
 _DROP_GROUPS = text("DELETE FROM dispatch_group WHERE reserved_for = ANY(:owners)")
 
 
@@ -50,10 +59,8 @@ def gone_with_reservations(connection: Connection) -> list[uuid.UUID]:
 
 def release_reservations(connection: Connection, owners: Sequence[uuid.UUID]) -> None:
     """Hand reserved runs to everybody: their node runs go back to the shared dispatch groups."""
-    parameters = {"owners": list(owners)}
-    connection.execute(
-        text("SELECT id FROM run WHERE reserved_for = ANY(:owners) ORDER BY id FOR NO KEY UPDATE"), parameters
-    )
+    parameters = {"owners": list(owners), "since": uuid7_floor(uuid7_time(min(owners)) - CLOCKS_APART)}
+    parameters["runs"] = list(connection.scalars(_RESERVED_RUNS, parameters))
     connection.execute(_UNRESERVE_NODES, parameters)
     connection.execute(_UNRESERVE_RUNS, parameters)
     connection.execute(_DROP_GROUPS, parameters)
