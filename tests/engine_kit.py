@@ -119,11 +119,12 @@ class Kit:
 
     def forget(self) -> None:
         """Leave the database to the next test of the module: no history, no workflow of these names."""
-        for table in PARTITIONED:
-            self.sql(f"DELETE FROM {table}")
-        self.sql("UPDATE workflow SET name = name || '-' || id")
-        self.sql("DELETE FROM manual_date")
-        self.sql("DELETE FROM scheduler")
+        with self.engine.begin() as connection:
+            for table in PARTITIONED:
+                connection.execute(text(f"DELETE FROM {table}"))
+            connection.execute(text("UPDATE workflow SET name = name || '-' || id"))
+            connection.execute(text("DELETE FROM manual_date"))
+            connection.execute(text("DELETE FROM scheduler WHERE id <> :me"), {"me": self.identity.id})
 
     # -- definitions and runs ----------------------------------------------------------------------------------------
     def apply(self, nodes: dict[str, Any], name: str = "flow", **keys: Any) -> None:
@@ -225,7 +226,7 @@ class Kit:
         return self.call(runs.show_run, run_id)
 
     def state(self, run_id: str) -> str:
-        return self.show(run_id)["state"]
+        return self.row("SELECT state FROM run WHERE id = :id", id=uuid.UUID(run_id)).state
 
     def nodes(self, run_id: str) -> dict[str, dict[str, Any]]:
         return {node["node"]: node for node in self.show(run_id)["nodes"]}
