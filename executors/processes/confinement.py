@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import resource
 import signal
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 _LINUX: Final = sys.platform.startswith("linux")
+#: Seconds of processor time by which the kernel's limit is above ours: it ends one process, ours the whole attempt.
+_CPU_SLACK: Final = 2
 _CPU_GRACE: Final = 5  # seconds of processor time between SIGXCPU, which can be caught, and SIGKILL
 _OOM_SCORE: Final = 300  # runners die before the scheduler when the machine runs out of memory
 _PDEATHSIG, _SUBREAPER, _NO_NEW_PRIVS = 1, 36, 38  # of prctl(2)
@@ -83,7 +84,7 @@ class Confinement:
         if not self.core_files:
             _lower(resource.RLIMIT_CORE, 0, 0)
         if self.cpu_seconds is not None:
-            soft = math.ceil(self.cpu_seconds)
+            soft = self.cpu_seconds + _CPU_SLACK
             _lower(resource.RLIMIT_CPU, soft, soft + _CPU_GRACE)
 
     def _change_user(self, uid: int) -> None:

@@ -274,17 +274,24 @@ class Engine:
         self.loop.call_at(time.monotonic() + _IDLE_MAX / 5, self._trim)
 
     def _on_exit(self, handle: Handle, report: Exited) -> None:
+        def end(item: Item) -> None:
+            if item.started_at is not None:
+                self._reporter.salvage_log(item, report.area, report.rest)
+            self._reporter.finish(item, *self._verdict(handle, item, report))
+
+        self._bury(handle, end)
+        if not self._stopping and handle.key is not None:  # one that died unused would die again and again
+            self._pool.keep_spare()
+
+    def _bury(self, handle: Handle, end: Callable[[Item], None]) -> None:
+        """The process is gone: end what it ran, queue again what it had not begun."""
         while self._take_messages(handle):
             pass
         self._pool.forget(handle)
         self._dispatcher.add_back(self._dispatcher.withdraw(handle))
         for item in list(handle.items):
-            if item.started_at is not None:
-                self._reporter.salvage_log(item, report.area, report.rest)
-            self._reporter.finish(item, *self._verdict(handle, item, report))
+            end(item)
         self._nursery.discard(handle)
-        if not self._stopping and handle.key is not None:  # one that died unused would die again and again
-            self._pool.keep_spare()
 
     def _verdict(self, handle: Handle, item: Item, report: Exited) -> tuple[Outcome, ErrorInfo]:
         if item.stop is not None:
@@ -299,23 +306,17 @@ class Engine:
     def _on_zygote_lost(self) -> None:
         """Its runners die with it; their attempts are lost, and another zygote takes over."""
         for handle in self._pool:
-            self._on_orphaned(handle)
+            self._nursery.kill_orphan(handle)
+            self._bury(handle, self._end_orphan)
         if self._nursery.hopeless:
             for item in self._dispatcher.take_all():
                 self._reporter.finish(item, Outcome.REFUSED, ErrorInfo(type="Refused", message=_NO_PROCESSES))
 
-    def _on_orphaned(self, handle: Handle) -> None:
-        self._nursery.kill_orphan(handle)
-        while self._take_messages(handle):
-            pass
-        self._pool.forget(handle)
-        self._dispatcher.add_back(self._dispatcher.withdraw(handle))
-        for item in list(handle.items):
-            if item.stop is not None:
-                self._reporter.finish_stopped(item, item.stop)
-            else:
-                self._reporter.finish(item, *lost("the parent of the runner processes was killed"))
-        self._nursery.discard(handle)
+    def _end_orphan(self, item: Item) -> None:
+        if item.stop is not None:
+            self._reporter.finish_stopped(item, item.stop)
+        else:
+            self._reporter.finish(item, *lost("the parent of the runner processes was killed"))
 
     def _end(self) -> None:
         self._nursery.close()

@@ -143,8 +143,6 @@ class Zygote:
                 out_write,
                 err_write,
             )
-        with suppress(OSError):
-            os.setpgid(pid, pid)  # so that a signal sent right now finds the group
         for fd in (sock_fd, token_fd, out_write, err_write):
             os.close(fd)
         child = Child(message["id"], pid, area, {"stdout": out_read, "stderr": err_read})
@@ -158,8 +156,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            with suppress(OSError):
-                os.setsid()
+            os.setsid()
             adopt_orphans()
             for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
                 os.dup2(fd, target)
@@ -282,8 +279,12 @@ def _ended_child() -> int:
 
 
 def _signal_group(pid: int, number: int) -> None:
+    """Signal a runner and its group; it has none yet in the first moment of its life."""
     with suppress(ProcessLookupError, PermissionError):  # macOS denies signals to groups of zombies
-        os.killpg(pid, number)
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)
 
 
 def _rest(fd: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The local executor when its parts are killed: nothing lives on, nothing is lost from sight."""
+"""Executors of processes when their parts are killed: nothing lives on, nothing is lost from sight."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ pytest.register_assert_rewrite("executors.conformance")
 from agentflow.workload import Outcome  # noqa: E402 - after the rewrite is registered
 from executors.conformance.harness import Harness, wait_dead  # noqa: E402
 from executors.local import LocalExecutor  # noqa: E402
+from executors.subprocess import SubprocessExecutor  # noqa: E402
 
 pytestmark = pytest.mark.chaos
 
@@ -30,8 +31,15 @@ time.sleep(600)
 """
 
 
+@pytest.fixture(params=[LocalExecutor, SubprocessExecutor])
+def harness(tmp_path, request):
+    harness = Harness(request.param, tmp_path, parallelism=2)
+    yield harness
+    harness.executor.stop(0)
+
+
 @pytest.fixture
-def harness(tmp_path):
+def warm(tmp_path):
     harness = Harness(LocalExecutor, tmp_path, parallelism=2)
     yield harness
     harness.executor.stop(0)
@@ -87,7 +95,8 @@ import sys, time
 from pathlib import Path
 from executors.conformance.harness import Harness
 from executors.local import LocalExecutor
-harness = Harness(LocalExecutor, Path(sys.argv[1]), parallelism=2)
+from executors.subprocess import SubprocessExecutor
+harness = Harness(globals()[sys.argv[3]], Path(sys.argv[1]), parallelism=2)
 workload = harness.python(sys.argv[2])
 harness.submit(workload)
 print(harness.wait_line(workload, "pids"), flush=True)
@@ -95,9 +104,10 @@ time.sleep(600)
 """
 
 
-def test_when_the_scheduler_is_killed_everything_below_it_ends(tmp_path):
+@pytest.mark.parametrize("executor", [LocalExecutor, SubprocessExecutor])
+def test_when_the_scheduler_is_killed_everything_below_it_ends(tmp_path, executor):
     with subprocess.Popen(
-        [sys.executable, "-c", SCHEDULER, str(tmp_path), FAMILY], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCHEDULER, str(tmp_path), FAMILY, executor.__name__], stdout=subprocess.PIPE, text=True
     ) as scheduler:
         assert scheduler.stdout is not None
         pids = [int(word) for word in scheduler.stdout.readline().split()[1:]]
@@ -108,8 +118,9 @@ def test_when_the_scheduler_is_killed_everything_below_it_ends(tmp_path):
         wait_dead(pid, 5)
 
 
-def test_stop_leaves_no_process_and_no_file(tmp_path):
-    harness = Harness(LocalExecutor, tmp_path, parallelism=2)
+@pytest.mark.parametrize("executor", [LocalExecutor, SubprocessExecutor])
+def test_stop_leaves_no_process_and_no_file(tmp_path, executor):
+    harness = Harness(executor, tmp_path, parallelism=2)
     _family(harness)
     below = [process.pid for process in psutil.Process().children(recursive=True)]
     harness.executor.stop(0)
@@ -118,51 +129,51 @@ def test_stop_leaves_no_process_and_no_file(tmp_path):
     assert not harness.context.work_dir.exists()
 
 
-def test_work_queued_behind_a_long_attempt_is_given_to_another_process(harness):
-    warm = [harness.workload() for _ in range(200)]
-    harness.submit(*warm)
-    harness.wait_finished(warm)
-    assert harness.executor.slots_free > 2  # short attempts: it looks ahead
-    long, *short = [harness.python("import time\ntime.sleep(20)"), *(harness.python("return 1") for _ in range(30))]
-    harness.submit(long, *short)
+def test_work_queued_behind_a_long_attempt_is_given_to_another_process(warm):
+    first = [warm.workload() for _ in range(200)]
+    warm.submit(*first)
+    warm.wait_finished(first)
+    assert warm.executor.slots_free > 2  # short attempts: it looks ahead
+    long, *short = [warm.python("import time\ntime.sleep(20)"), *(warm.python("return 1") for _ in range(30))]
+    warm.submit(long, *short)
     begin = time.monotonic()
-    harness.wait_finished(short, 10)
+    warm.wait_finished(short, 10)
     assert time.monotonic() - begin < 5
-    harness.executor.cancel([long.attempt_id])
-    harness.wait_finished([long])
+    warm.executor.cancel([long.attempt_id])
+    warm.wait_finished([long])
 
 
-def test_a_process_is_replaced_after_200_attempts(harness):
-    first = harness.run(harness.python("import os\nreturn os.getpid()")).output
-    workloads = [harness.python("import os\nreturn os.getpid()") for _ in range(450)]
-    harness.submit(*workloads)
-    pids = [result.output for result in harness.wait_finished(workloads)]
+def test_a_process_is_replaced_after_200_attempts(warm):
+    first = warm.run(warm.python("import os\nreturn os.getpid()")).output
+    workloads = [warm.python("import os\nreturn os.getpid()") for _ in range(450)]
+    warm.submit(*workloads)
+    pids = [result.output for result in warm.wait_finished(workloads)]
     assert max(pids.count(pid) for pid in set(pids)) <= 200
     assert pids.count(first) < 200
     wait_dead(first)
 
 
-def test_a_module_of_a_bundle_is_imported_once_per_process(harness):
-    bundle = harness.context.bundles_dir / "hash1"
+def test_a_module_of_a_bundle_is_imported_once_per_process(warm):
+    bundle = warm.context.bundles_dir / "hash1"
     bundle.mkdir(parents=True)
     (bundle / "heavy.py").write_text("loads = []\ndef count():\n    loads.append(1)\n    return len(loads)\n")
-    workload = [harness.workload("python", {"function": "heavy:count"}, bundle="hash1") for _ in range(5)]
-    assert [harness.run(one).output for one in workload] == [1, 2, 3, 4, 5]
+    workload = [warm.workload("python", {"function": "heavy:count"}, bundle="hash1") for _ in range(5)]
+    assert [warm.run(one).output for one in workload] == [1, 2, 3, 4, 5]
 
 
-def test_workspaces_and_bundles_do_not_share_a_process(harness):
+def test_workspaces_and_bundles_do_not_share_a_process(warm):
     body = "import os\nreturn os.getpid()"
-    (harness.context.bundles_dir / "b").mkdir(parents=True)
+    (warm.context.bundles_dir / "b").mkdir(parents=True)
     pids = {
-        harness.run(harness.python(body, **fields)).output
+        warm.run(warm.python(body, **fields)).output
         for fields in ({}, {"workspace": "other"}, {"bundle": "b"}, {"workspace": "other", "bundle": "b"})
     }
     assert len(pids) == 4
 
 
-def test_inline_code_starts_with_fresh_names(harness):
+def test_inline_code_starts_with_fresh_names(warm):
     body = "global seen\nfirst = 'seen' not in globals()\nseen = True\nreturn first"
-    assert [harness.run(harness.python(body)).output for _ in range(3)] == [True, True, True]
+    assert [warm.run(warm.python(body)).output for _ in range(3)] == [True, True, True]
 
 
 def test_under_kills_and_cancels_every_workload_ends_exactly_once(harness):
