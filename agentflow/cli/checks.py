@@ -58,6 +58,7 @@ def database_checks(session: Session) -> Iterator[Check]:
     yield check_listen(session)
     if schema.status == "ok":
         yield check_schedulers(session)
+        yield check_secret_key(session)
 
 
 def check_home(settings: Settings) -> Check:
@@ -192,3 +193,31 @@ def check_schedulers(session: Session) -> Check:
             "scheduler", "warning", "none is running", "start one: `agentflow standalone` or `agentflow scheduler`"
         )
     return Check("scheduler", "ok", f"{count} running")
+
+
+def check_secret_key(session: Session) -> Check:
+    """Everything encrypted must be under a key that is here."""
+    from agentflow.keys import key_ring
+    from agentflow.secrets import keys_in_use
+
+    used = session.do(keys_in_use)
+    try:
+        ring = key_ring(session.settings.secret_key, session.settings.home)
+    except AgentFlowError as error:
+        if used:
+            return Check("secret key", "failed", error.message, error.hint)
+        if not session.settings.database_url:  # generated with the first secret
+            return Check("secret key", "ok", "none yet, none needed")
+        return Check("secret key", "warning", f"{error.message} A scheduler here does not start.", error.hint)
+    if unknown := sorted(used - set(ring.ids)):
+        return Check(
+            "secret key",
+            "failed",
+            f"secrets are under the key {', '.join(unknown)}; here: {', '.join(ring.ids)}",
+            "AGENTFLOW_SECRET_KEY=NEW,OLD keeps an earlier key; without it set those secrets anew",
+        )
+    if used - {ring.primary.id}:
+        return Check(
+            "secret key", "warning", "some secrets are under an earlier key", "run `agentflow secrets rotate-keys`"
+        )
+    return Check("secret key", "ok", ring.primary.id)

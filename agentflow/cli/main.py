@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from agentflow.cli import (
     config,
+    connections,
     database,
     doctor,
     failures,
@@ -22,6 +23,7 @@ from agentflow.cli import (
     output,
     pools,
     runs,
+    secrets,
     standalone,
     trigger,
     variables,
@@ -133,6 +135,8 @@ for module in (
     next_fires,
     pools,
     variables,
+    secrets,
+    connections,
     database,
     doctor,
     config,
