@@ -33,9 +33,13 @@ class NextStep:
 
 def retry_delay(attempt: LockedAttempt, failures: int) -> timedelta:
     """delay(n) = min(retry_delay x backoff^(n-1), retry_max_delay) after the n-th failure."""
-    # The exponent is capped so that a large backoff cannot overflow a float before the minimum is taken.
-    growth = attempt.retry_backoff ** min(failures - 1, 64) if attempt.retry_backoff > 0 else 0.0
-    return timedelta(seconds=min(attempt.retry_delay * growth, attempt.retry_max_delay))
+    if attempt.retry_delay <= 0:
+        return timedelta(0)
+    try:
+        grown = attempt.retry_delay * attempt.retry_backoff ** (failures - 1)
+    except OverflowError:
+        grown = attempt.retry_max_delay
+    return timedelta(seconds=min(grown, attempt.retry_max_delay))
 
 
 def decide_outcome(attempt: LockedAttempt, outcome: Outcome, *, run_stopping: bool, now: datetime) -> NextStep:

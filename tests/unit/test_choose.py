@@ -1,0 +1,149 @@
+"""Which candidates a claim takes (ENGINE 4), as tables: priority, turns, pools, concurrency, executors."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agentflow.db.queries.claims import Candidate, Group, Usage
+from scheduler import choose
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+DEFAULT = "local"
+
+
+def group(number, *, workflow=None, pool=1, executor="", concurrency=None, priority=0, slots=100):
+    return Group(number, workflow or number, pool, executor, "default", concurrency, priority, slots)
+
+
+def candidates(text, groups=1):
+    """`a b:5 c/2` = nodes a, b of priority 5, c of 2 slots, each a second younger than the one before; `2.d`: group 2."""
+    made = []
+    for age, word in enumerate(text.split()):
+        head, _, name = word.rpartition(".")
+        name, _, slots = name.partition("/")
+        name, _, priority = name.partition(":")
+        made.append(
+            Candidate(
+                uuid.UUID(int=ord(name)),
+                0,
+                -1,
+                1,
+                int(head or groups),
+                int(priority or 0),
+                NOW + timedelta(seconds=age),
+                int(slots or 1),
+                0,
+            )
+        )
+    return made
+
+
+def chosen(text, groups, *, free, running=None, slots):
+    usage = Usage(free, running or {})
+    found = choose.choose(candidates(text), {g.id: g for g in groups}, usage, slots, DEFAULT)
+    return "".join(chr(candidate.run_id.int) for candidate in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "slots", "taken"),
+    [
+        ("a b c", 9, "abc"),
+        ("a b c", 2, "ab"),  # the oldest first
+        ("a b:1 c:-1", 9, "bac"),  # priority before age
+        ("a b:1 c:2", 1, "c"),
+        ("a", 0, ""),
+        ("", 9, ""),
+    ],
+)
+def test_priority_then_age_up_to_the_executors_slots(text, slots, taken):
+    assert chosen(text, [group(1)], free={1: 100}, slots={"local": slots}) == taken
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("1.a 1.b 1.c 1.d 2.x 2.y", "axby"),  # they take turns
+        ("1.a 1.b 1.c 2.x:1 2.y:1", "xyab"),  # a higher priority does not
+        ("2.x 1.a 1.b 1.c 1.d", "xabc"),
+        ("1.a 1.b:1 2.x 2.y:1", "byax"),  # turns within each priority
+    ],
+)
+def test_workflows_of_equal_priority_take_turns(text, taken):
+    assert chosen(text, [group(1), group(2)], free={1: 100}, slots={"local": 4}) == taken
+
+
+def test_groups_of_one_workflow_share_its_turn():
+    groups = [group(1, workflow=7, pool=1), group(2, workflow=7, pool=2), group(3, workflow=8)]
+    assert chosen("1.a 2.b 1.c 3.x 3.y", groups, free={1: 9, 2: 9}, slots={"local": 4}) == "axby"
+
+
+@pytest.mark.parametrize(
+    ("text", "free", "taken"),
+    [
+        ("a b c", 2, "ab"),
+        ("a/2 b", 2, "a"),
+        ("a/3 b c", 2, ""),  # nobody overtakes a node that waits for slots
+        ("a b/2 c", 2, "a"),
+        ("a b:1/3 c", 2, ""),
+        ("a", 0, ""),
+        ("a", -3, ""),  # the pool was made smaller
+    ],
+)
+def test_a_pools_slots_and_no_overtaking(text, free, taken):
+    assert chosen(text, [group(1)], free={1: free}, slots={"local": 9}) == taken
+
+
+def test_a_blocked_pool_blocks_no_other():
+    groups = [group(1, pool=1), group(2, pool=2)]
+    assert chosen("1.a/3 1.b 2.x 2.y", groups, free={1: 2, 2: 2}, slots={"local": 9}) == "xy"
+
+
+@pytest.mark.parametrize(("free", "taken"), [(2, "a"), (1, "")])
+def test_a_node_larger_than_its_pool_waits_for_all_of_it(free, taken):
+    assert chosen("a/5 b", [group(1, slots=2)], free={1: free}, slots={"local": 9}) == taken
+
+
+def test_concurrency_counts_what_runs_and_what_is_taken_now():
+    groups = [group(1, workflow=7, concurrency=3), group(2, workflow=7, concurrency=3), group(3)]
+    taken = chosen("1.a 2.b 1.c 3.x", groups, free={1: 9}, running={7: 1}, slots={"local": 9})
+    assert sorted(taken) == ["a", "b", "x"]
+
+
+def test_a_node_that_waits_for_its_workflow_or_executor_blocks_no_pool():
+    groups = [group(1, concurrency=1), group(2), group(3, executor="other")]
+    assert chosen("1.a/9 2.b", groups, free={1: 5}, running={1: 1}, slots={"local": 9}) == "b"
+    assert chosen("3.a/9 2.b", groups, free={1: 5}, slots={"local": 9, "other": 0}) == "b"
+
+
+def test_each_executor_has_slots_of_its_own():
+    groups = [group(1), group(2, executor="other")]
+    assert sorted(chosen("1.a 1.b 2.x 2.y", groups, free={1: 9}, slots={"local": 1, "other": 1})) == ["a", "x"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "free", "running", "slots", "most"),
+    [
+        ([group(1)], {1: 5}, {}, {"local": 9}, {1: 5}),
+        ([group(1)], {1: 50}, {}, {"local": 9}, {1: 9}),
+        ([group(1, concurrency=4)], {1: 50}, {1: 1}, {"local": 9}, {1: 3}),
+        ([group(1)], {1: 0}, {}, {"local": 9}, {}),
+        ([group(1)], {1: -2}, {}, {"local": 9}, {}),
+        ([group(1, executor="gone")], {1: 5}, {}, {"local": 9}, {}),
+        ([group(1, concurrency=1), group(2)], {1: 5}, {1: 1}, {"local": 2}, {2: 2}),
+    ],
+)
+def test_no_more_candidates_are_locked_than_could_start(groups, free, running, slots, most):
+    assert choose.limits(groups, Usage(free, running), slots, DEFAULT) == most
+
+
+def test_many_groups_share_the_bound_on_locked_rows():
+    groups = [group(number) for number in range(1, 5001)]
+    most = choose.limits(groups, Usage({1: 10_000}, {}), {"local": 10_000}, DEFAULT)
+    assert sum(most.values()) <= choose.MAX_CANDIDATES
+    assert next(iter(most)) == 1  # groups come with the highest priority first
+    few = choose.limits(groups[:3], Usage({1: 10_000}, {}), {"local": 10_000}, DEFAULT)
+    assert set(few) == {1, 2, 3}
+    assert choose.MAX_CANDIDATES - 3 < sum(few.values()) <= choose.MAX_CANDIDATES
