@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,7 +16,7 @@ from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX
 
 log = logging.getLogger(__name__)
 
-CHECK = 1.0  #: Seconds between looks whether to stop.
+KEEPALIVE = 30  #: Seconds of silence after which the system asks whether the server is still there.
 QUIET = 0.05  #: Seconds without a notification after which the less urgent services are woken.
 
 
@@ -42,9 +44,11 @@ class Notifier:
         self._is_own = is_own
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._wake = (-1, -1)  # a pipe: `stop` need not wait for a notification
 
     def start(self) -> None:
         """Start listening."""
+        self._wake = os.pipe()
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
@@ -52,15 +56,22 @@ class Notifier:
         """Stop listening."""
         self._stopping.set()
         if self._thread is not None:
+            os.write(self._wake[1], b"\0")
             self._thread.join()
             self._thread = None
+            for end in self._wake:
+                os.close(end)
 
     def _run(self) -> None:
         backoff = BACKOFF_FIRST
         while not self._stopping.is_set():
             try:
                 with psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=5, application_name="agentflow-listen"
+                    self._url,
+                    autocommit=True,
+                    connect_timeout=5,
+                    keepalives_idle=KEEPALIVE,
+                    application_name="agentflow-listen",
                 ) as connection:
                     connection.execute(f"LISTEN {READY}")
                     backoff = BACKOFF_FIRST
@@ -72,14 +83,17 @@ class Notifier:
                 backoff = min(backoff * 2, BACKOFF_MAX)
 
     def _listen(self, connection: psycopg.Connection) -> None:
+        poll = select.poll()
+        for descriptor in (connection.fileno(), self._wake[0]):
+            poll.register(descriptor, select.POLLIN)
         waiting = False  # whether `later` has not been called since the last notification
         while not self._stopping.is_set():
-            heard = False
-            for note in connection.notifies(timeout=QUIET if waiting else CHECK, stop_after=1):
-                if not self._is_own(note.pid):
-                    heard = waiting = True
-                    _call(self._urgent)
-            if waiting and not heard:
+            poll.poll(QUIET * 1000 if waiting else None)
+            heard = [note.pid for note in connection.notifies(timeout=0)]
+            if not all(self._is_own(pid) for pid in heard):
+                waiting = True
+                _call(self._urgent)
+            elif waiting:
                 waiting = False
                 _call(self._later)
 

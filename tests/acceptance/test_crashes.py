@@ -275,7 +275,7 @@ def main(journal):
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 130
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3  # the grace of a shutdown alone would take as long
     assert site.state(run) == "cancelled"
     until(lambda: site.leftovers() == [], 2)
 
