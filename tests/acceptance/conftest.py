@@ -49,6 +49,7 @@ def environment(database_url, tmp_path, monkeypatch) -> dict[str, str]:
         "AGENTFLOW_DATABASE_URL": database_url,
         "AGENTFLOW_HOME": str(tmp_path / "home"),
         "AGENTFLOW_DAGS_FOLDER": str(tmp_path / "dags"),
+        "AGENTFLOW_SECRET_KEY": "5e" * 32,  # a scheduler on a database of one's own wants one
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
