@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from agentflow.catalog import set_paused, store_adhoc
-from agentflow.db.queries.starts import start_waiting
+from agentflow.catalog.graph import reserve_groups
+from agentflow.db.queries.schedulers import release_reservations
+from agentflow.db.queries.starts import start_locked, start_waiting
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from agentflow.ids import uuid7
 from agentflow.runs import cancel_run, insert_run, list_runs, read_logs, rerun, set_note, show_run
@@ -174,6 +176,29 @@ def insert(connection, workflow, version, **keywords):
         actor="test",
         **{"triggered_by": TriggeredBy.CLI, "now": datetime.now(UTC), **keywords},
     )
+
+
+@pytest.mark.parametrize(
+    "skew", [timedelta(0), timedelta(minutes=30)], ids=["clocks agree", "the database's is behind"]
+)
+def test_runs_reserved_for_a_scheduler_that_is_gone_are_handed_to_everybody(flow, skew):
+    owner, other = uuid7(), uuid7()
+    workflow, version = store_adhoc(flow, make_spec("hidden", nodes=CHAIN), bundle=None, actor="cli:me")
+    now = datetime.now(UTC) - skew
+    for scheduler in (owner, other):
+        reserve_groups(flow, version, scheduler)
+    mine, theirs = (insert(flow, workflow, version, reserved_for=s, now=now) for s in (owner, other))
+    start_locked(flow, [mine, theirs])
+    reserved = (
+        "SELECT count(*) FROM node_run n JOIN dispatch_group g ON g.id = n.group_id WHERE g.reserved_for = :owner"
+    )
+    assert [value(flow, reserved, owner=scheduler) for scheduler in (owner, other)] == [3, 3]
+    release_reservations(flow, [owner])
+    assert [value(flow, reserved, owner=scheduler) for scheduler in (owner, other)] == [0, 3]
+    groups = "SELECT DISTINCT g.reserved_for FROM node_run n JOIN dispatch_group g ON g.id = n.group_id WHERE n.run_id = :run"
+    assert rows(flow, groups, run=mine) == [(None,)]
+    assert dict(tuple(row) for row in rows(flow, "SELECT id, reserved_for FROM run")) == {mine: None, theirs: other}
+    assert value(flow, "SELECT count(*) FROM dispatch_group WHERE reserved_for = :owner", owner=owner) == 0
 
 
 # -- showing -----------------------------------------------------------------------------------------------------------
