@@ -1,0 +1,192 @@
+"""The whole scheduler with its threads and the local executor: a few runs from queue to end, and a stop in between."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import psycopg
+import pytest
+
+from agentflow import runs
+from agentflow.catalog import apply_spec
+from agentflow.db.engine import make_engine, transact
+from agentflow.postgres import libpq_url
+from agentflow.settings import Settings
+from agentflow.spec import parse_document
+from agentflow.states import TriggeredBy
+from scheduler.daemon import Daemon
+from tests.engine_kit import ACTOR
+
+DEADLINE = 40.0  # seconds
+
+
+class Site:
+    """A database with a running scheduler, watched through the notifications that webservers live by."""
+
+    def __init__(self, url, folder):
+        self.url, self.engine = url, make_engine(url)
+        self.settings = Settings(
+            home=folder, dags_folder=folder / "dags", executor="local", executors="local", parallelism=4
+        )
+        self.settings.dags_path.mkdir(parents=True)
+        self.daemon = self.start()
+        self._notes = psycopg.connect(libpq_url(url), autocommit=True)
+        self._notes.execute("LISTEN agentflow_live")
+
+    def start(self):
+        self.daemon = Daemon(self.settings, self.url)
+        self.daemon.start()
+        return self.daemon
+
+    def close(self):
+        self.daemon.stop()
+        self._notes.close()
+        self.engine.dispose()
+
+    def do(self, function, *arguments, **keywords):
+        return transact(self.engine, lambda connection: function(connection, *arguments, **keywords))
+
+    def trigger(self, document):
+        self.do(apply_spec, parse_document(document), source="api", actor=ACTOR)
+        name = document["name"]
+        return self.do(runs.create_run, name, {}, triggered_by=TriggeredBy.CLI, actor=ACTOR)["id"]
+
+    def show(self, run):
+        return self.do(runs.show_run, run)
+
+    def wait(self, run, reached):
+        """The run's document once `reached` holds for it; every change of a run is announced, so nothing sleeps."""
+        until = time.monotonic() + DEADLINE
+        while not reached(shown := self.show(run)):
+            assert time.monotonic() < until, json.dumps(shown, indent=1)
+            for _ in self._notes.notifies(timeout=1.0, stop_after=1):
+                pass
+        return shown
+
+    def end(self, run):
+        return self.wait(run, lambda shown: shown["finished_at"] is not None)
+
+
+@pytest.fixture
+def site(database_url, tmp_path):
+    site = Site(database_url, tmp_path)
+    yield site
+    site.close()
+
+
+def states(shown):
+    return {node["node"]: node["state"] for node in shown["nodes"]}
+
+
+def python(code, needs=(), **keys):
+    return {"type": "python", "needs": list(needs), "config": {"code": code, **keys.pop("config", {})}, **keys}
+
+
+def test_a_workflow_of_many_kinds_runs_to_its_end(site):
+    run = site.trigger(
+        {
+            "name": "kinds",
+            "nodes": {
+                "load": python("def main():\n    return [1, 2, 3]\n"),
+                "flaky": python(
+                    "import os, pathlib\n"
+                    "def main(path):\n"
+                    "    mark = pathlib.Path(path)\n"
+                    "    if not mark.exists():\n"
+                    "        mark.touch()\n"
+                    "        raise ValueError('first time')\n"
+                    "    return 'second time'\n",
+                    ["load"],
+                    retries=1,
+                    retry_delay="50ms",
+                    config={"args": {"path": str(site.settings.home / "mark")}},
+                ),
+                "choose": {
+                    "type": "branch",
+                    "needs": ["load"],
+                    "config": {
+                        "cases": [{"when": "{{ nodes.load.output | sum > 5 }}", "to": ["large"]}],
+                        "default": ["small"],
+                    },
+                },
+                "large": {
+                    "type": "shell",
+                    "needs": ["choose"],
+                    "config": {"command": "echo '{\"sum\": {{ nodes.load.output | sum }}}' > $AGENTFLOW_OUTPUT"},
+                },
+                "small": {"type": "noop", "needs": ["choose"]},
+                "never": {"type": "noop", "needs": ["load"], "when": "{{ nodes.load.output | length > 3 }}"},
+                "end": python(
+                    "def main(sum, flaky):\n    return [sum, flaky]\n",
+                    ["large", "small", "flaky"],
+                    trigger_rule="none_failed",
+                    config={
+                        "args": {
+                            "sum": "{{ (nodes.large.output or nodes.small.output).sum }}",
+                            "flaky": "{{ nodes.flaky.output }}",
+                        }
+                    },
+                ),
+            },
+        }
+    )
+
+    shown = site.end(run)
+
+    assert shown["state"] == "success"
+    assert states(shown) == {
+        "load": "success",
+        "flaky": "success",
+        "choose": "success",
+        "large": "success",
+        "small": "skipped",
+        "never": "skipped",
+        "end": "success",
+    }
+    nodes = {node["node"]: node for node in shown["nodes"]}
+    assert nodes["end"]["output"] == [6, "second time"]
+    assert nodes["flaky"]["attempt"] == 2
+
+
+def test_cancel_kills_what_runs_and_frees_the_slots(site):
+    slow = {"name": "slow", "nodes": {f"n{i}": {"type": "shell", "config": {"command": "sleep 60"}} for i in range(6)}}
+    run = site.trigger(slow)
+    site.wait(run, lambda shown: list(states(shown).values()).count("running") == 4)
+    site.do(runs.cancel_run, run, actor=ACTOR)
+    assert site.end(run)["state"] == "cancelled"
+    assert set(states(site.show(run)).values()) == {"cancelled"}
+    quick = site.trigger({"name": "quick", "nodes": {"a": {"type": "noop"}}})
+    assert site.end(quick)["state"] == "success"
+
+
+def test_timeouts_of_a_node_and_of_a_run(site):
+    command = {"type": "shell", "config": {"command": "sleep 60"}}
+    node = site.trigger({"name": "node", "nodes": {"a": command | {"timeout": "300ms"}}})
+    run = site.trigger({"name": "run", "timeout": "300ms", "nodes": {"a": command}})
+    shown = site.end(node)
+    assert (shown["state"], shown["nodes"][0]["error"]["type"]) == ("failed", "Timeout")
+    shown = site.end(run)
+    assert (shown["state"], shown["timed_out"], states(shown)) == ("failed", True, {"a": "cancelled"})
+
+
+def test_a_run_goes_on_after_a_restart_of_its_scheduler(site):
+    gate = site.settings.home / "gate"
+    wait = f"until test -e {gate}; do sleep 0.05; done"
+    run = site.trigger(
+        {
+            "name": "restart",
+            "nodes": {
+                "a": {"type": "shell", "config": {"command": wait}},
+                "b": {"type": "noop", "needs": ["a"]},
+            },
+        }
+    )
+    site.wait(run, lambda shown: states(shown)["a"] == "running")
+    site.daemon.stop(grace=0.2)
+    assert states(site.show(run))["a"] == "ready"  # lost with its scheduler
+    gate.touch()
+    site.start()
+    shown = site.end(run)
+    assert shown["state"] == "success"
+    assert [node["attempt"] for node in shown["nodes"]] == [2, 1]
