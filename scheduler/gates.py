@@ -60,7 +60,7 @@ class Gates(WorkerThread):
             if not gates:
                 break
             results = self._evaluate(gates)
-            settlement = transact(self._engine, partial(apply_gates, results=results))
+            settlement: Settlement | None = transact(self._engine, partial(apply_gates, results=results))
             while settlement is not None and settlement.unfinished:
                 settlement = transact(self._engine, _carry_on)
             self._on_decided()
