@@ -41,6 +41,7 @@ _REST_MAX: Final = 64 * 1024  # bytes read from the pipe of a dead runner
 _PIPE_SIZE: Final = 1024 * 1024  # bytes; C code that prints while it holds the GIL cannot be drained meanwhile
 _PRELOAD: Final = ("agentflow.templates.compiled", "asyncio", "base64", "logging")
 _NODE_TYPES: Final = ("noop", "python", "shell", "template")
+_HIDDEN: Final[list[ModuleType]] = []
 
 
 @dataclass(slots=True)
@@ -164,7 +165,6 @@ class Zygote:
             self._forget()
             work_dir = self._orders.confinement.impose(equipment.work_dir)
             sys.dont_write_bytecode = True  # bundles are read-only, and nobody removes what is added to them
-            _hide_our_packages()
             serve(replace(equipment, work_dir=work_dir))
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may return into the zygote's loop
@@ -312,8 +312,9 @@ def _hide_our_packages() -> None:
     """
     checkout = Path(__file__).resolve().parents[2]
     sys.path[:] = [entry for entry in sys.path if (entry and Path(entry).resolve() != checkout) or _is_site(entry)]
-    for name in [name for name in sys.modules if name.partition(".")[0] == "executors"]:
-        del sys.modules[name]
+    ours = [name for name in sys.modules if name.partition(".")[0] in ("executors", "__main__")]
+    # Kept alive: freeing them in each runner would cost as much as the rest of its start.
+    _HIDDEN.extend(sys.modules.pop(name) for name in ours)
     sys.modules["__main__"] = ModuleType("__main__")
 
 
@@ -332,6 +333,7 @@ def main() -> None:
         with suppress(AgentFlowError):  # the attempt that needs it reports it
             registry.literal_fields(name)
     adopt_orphans()
+    _hide_our_packages()
     gc.collect()
     gc.freeze()  # what is loaded now stays shared with the runners
     orders = Orders(
