@@ -77,8 +77,8 @@ class Daemon:
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)
-        sync = FolderSync(self.engine, self.settings, self.identity).sync
-        duties.add("folder", sync, self.settings.sync_interval, at_once=True)
+        folder = FolderSync(self.engine, self.settings, self.identity)
+        duties.add("folder", folder.sync, self.settings.sync_interval, at_once=True, interrupt=folder.stop)
         return duties
 
     def start(self) -> None:

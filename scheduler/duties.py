@@ -34,11 +34,25 @@ class Duties:
         )
         # It logs every round at INFO; what matters the duties log themselves.
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._interrupts: list[Callable[[], None]] = []
         self.add("consistency", Consistency(engine).check, CONSISTENCY_EVERY)
         self.add("partitions", lambda: make_partitions(engine), PARTITIONS_EVERY)
 
-    def add(self, name: str, duty: Callable[[], object], seconds: float, *, at_once: bool = False) -> None:
-        """Run `duty` every so many seconds, the first time after the interval or at once."""
+    def add(
+        self,
+        name: str,
+        duty: Callable[[], object],
+        seconds: float,
+        *,
+        at_once: bool = False,
+        interrupt: Callable[[], None] | None = None,
+    ) -> None:
+        """Run `duty` every so many seconds, the first time after the interval or at once.
+
+        `interrupt` makes a round that may be long end soon; it is called at `stop`.
+        """
+        if interrupt is not None:
+            self._interrupts.append(interrupt)
 
         def guarded() -> None:
             try:
@@ -55,6 +69,8 @@ class Duties:
 
     def stop(self) -> None:
         """Wait for duties in progress and stop."""
+        for interrupt in self._interrupts:
+            interrupt()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Connection, Engine, text
@@ -12,7 +14,16 @@ from agentflow.bundles import Bundle, build_bundle
 from agentflow.catalog import apply_spec, workspace_id
 from agentflow.db.engine import is_disconnect, transact
 from agentflow.errors import AgentFlowError
-from agentflow.loader import FolderReader, FolderScan, ImportProblem, LoadResult, SourceFile, load_source
+from agentflow.loader import (
+    DEFAULT_LIMITS,
+    FolderReader,
+    FolderScan,
+    ImportProblem,
+    LoadInterrupted,
+    LoadResult,
+    SourceFile,
+    load_source,
+)
 from agentflow.nodes import registry
 from agentflow.settings import Settings
 from agentflow.spec import WorkflowSpec
@@ -46,10 +57,18 @@ class FolderSync:
         self._identity = identity
         self._reader = FolderReader(settings.dags_path)
         self._bundle: Bundle | None = None
+        self._stopping = threading.Event()
+        self._limits = replace(DEFAULT_LIMITS, stopped=self._stopping.is_set)
         self._refused: dict[str, LoadResult] = {}  # files that loaded and could not be stored, by path
+
+    def stop(self) -> None:
+        """Break off: a file that is being read is read at the next start; from any thread."""
+        self._stopping.set()
 
     def sync(self) -> int:
         """One look at the folder; how many files were read again."""
+        if self._stopping.is_set():
+            return 0
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             workspace = workspace_id(connection, self._settings.workspace)
             # A session's lock: reading files takes longer than a transaction may.
@@ -58,6 +77,8 @@ class FolderSync:
                 return 0
             try:
                 return self._sync_locked(workspace)
+            except LoadInterrupted:
+                return 0
             finally:
                 connection.execute(_UNLOCK, key)
 
@@ -122,7 +143,7 @@ class FolderSync:
         return seen not in files.fingerprints(file, scan)
 
     def _read(self, workspace: int, file: SourceFile, scan: FolderScan) -> None:
-        result = load_source(file)
+        result = load_source(file, limits=self._limits)
         for problem in result.problems[:1]:
             log.warning("import_error", extra={"file": file.relative, "error": problem.message})
         self._store_guarded(workspace, result, scan)

@@ -5,15 +5,17 @@ show, never the end of the process that reads it.
 """
 
 from agentflow.loader.files import bundle_root, load_python, load_workflow, load_workflows
-from agentflow.loader.process import ChildLimits, ImportProblem
+from agentflow.loader.process import DEFAULT_LIMITS, ChildLimits, ImportProblem, LoadInterrupted
 from agentflow.loader.scan import FolderReader, FolderScan, scan_folder
 from agentflow.loader.sources import LoadResult, SourceFile, load_source
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "ChildLimits",
     "FolderReader",
     "FolderScan",
     "ImportProblem",
+    "LoadInterrupted",
     "LoadResult",
     "SourceFile",
     "bundle_root",

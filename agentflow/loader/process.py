@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,15 @@ class ChildLimits:
 
     timeout: float = 30.0  #: Seconds, from the import's start.
     memory: int = 1024 * 2**20  #: Bytes of data.
+    stopped: Callable[[], bool] = lambda: False  #: Asked now and then: whether nobody wants the answer any more.
 
 
 DEFAULT_LIMITS = ChildLimits()
+_ASK_EVERY = 0.25  # seconds between questions whether the answer is still wanted
+
+
+class LoadInterrupted(Exception):
+    """Nobody wants to know any more what the file holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,11 @@ class _Pipes:
 
 
 def read_python(path: Path, root: Path, limits: ChildLimits = DEFAULT_LIMITS) -> ChildReport:
-    """Import a file in a child and collect its workflows. Takes at most the time limit and its start allowance."""
+    """Import a file in a child and collect its workflows. Takes at most the time limit and its start allowance.
+
+    Raises:
+        LoadInterrupted: `limits.stopped` said so.
+    """
     path, root = path.absolute(), root.absolute()  # the child works in another folder
     relative = path.relative_to(root).as_posix()
     try:
@@ -127,7 +138,8 @@ def _run_child(path: Path, root: Path, limits: ChildLimits) -> _Ended:
             reply_write = life_read = -1
             assert child.stdout is not None
             try:
-                return _follow(child, _Pipes(reply_read, child.stdout.fileno()), limits.timeout + _START_ALLOWANCE)
+                pipes = _Pipes(reply_read, child.stdout.fileno())
+                return _follow(child, pipes, limits.timeout + _START_ALLOWANCE, limits.stopped)
             finally:
                 _kill_group(child)
     finally:
@@ -143,7 +155,7 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONUNBUFFERED": "1"}
 
 
-def _follow(child: subprocess.Popen[bytes], pipes: _Pipes, seconds: float) -> _Ended:
+def _follow(child: subprocess.Popen[bytes], pipes: _Pipes, seconds: float, stopped: Callable[[], bool]) -> _Ended:
     """Read both pipes until the child closes its reply or the time is over; keep bounded amounts."""
     ended = _Ended(None)
     deadline = time.monotonic() + seconds
@@ -153,7 +165,9 @@ def _follow(child: subprocess.Popen[bytes], pipes: _Pipes, seconds: float) -> _E
             os.set_blocking(pipe, False)
             selector.register(pipe, selectors.EVENT_READ)
         while pipes.reply not in pipes.closed and (left := deadline - time.monotonic()) > 0 and not ended.overflow:
-            for key, _ in selector.select(left):
+            if stopped():
+                raise LoadInterrupted
+            for key, _ in selector.select(min(left, _ASK_EVERY)):
                 chunk = _read(key.fd)
                 if chunk == b"":
                     selector.unregister(key.fd)

@@ -35,7 +35,11 @@ class LoadResult:
 
 
 def load_source(file: SourceFile, *, limits: ChildLimits = DEFAULT_LIMITS) -> LoadResult:
-    """Read one file; whatever is wrong with it becomes problems. Never raises for what the file contains."""
+    """Read one file; whatever is wrong with it becomes problems. Never raises for what the file contains.
+
+    Raises:
+        LoadInterrupted: `limits.stopped` said so.
+    """
     if file.kind == "python":
         return _load_python(file, limits)
     from agentflow.spec import load_file

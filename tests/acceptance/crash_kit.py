@@ -114,7 +114,6 @@ class Site:
             "AGENTFLOW_DAGS_FOLDER": str(dags),
             "AGENTFLOW_EXECUTORS": "local",
             "AGENTFLOW_PARALLELISM": "4",
-            "AGENTFLOW_SECRET_KEY": "5e" * 32,
             "PYTHONPATH": str(ROOT),
             MARK: str(self.folder),
         }

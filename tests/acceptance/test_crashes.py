@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agentflow.db import migrate
@@ -210,6 +211,20 @@ def test_a_scheduler_that_is_asked_to_stop_records_its_attempts_as_lost(site: Si
     site.end(run)
     assert check_aftermath(site, run, graph)["lost"] == 4
     assert site.stop(second) < 5
+
+
+def test_a_scheduler_stops_in_time_while_it_reads_a_file_that_never_ends(site: Site) -> None:
+    reading = site.folder / "reading"
+    dags = site.folder / "dags"
+    dags.mkdir()
+    loop = f"import os, time\nfrom agentflow import workflow\nopen({str(reading)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    (dags / "endless.py").write_text(loop)
+    scheduler = site.scheduler()
+    child = int(until(lambda: reading.exists() and reading.read_text(), what="the file is being read"))
+    assert site.stop(scheduler) < 5
+    assert scheduler.returncode == 0
+    assert site.schedulers(scheduler, "stopped")
+    assert not psutil.pid_exists(child)
 
 
 def run_file(

@@ -410,7 +410,7 @@ def test_while_one_scheduler_reads_the_folder_others_leave_it_alone(dags, monkey
     reading, go_on = threading.Event(), threading.Event()
     real = folder_module.load_source
 
-    def slow(file):
+    def slow(file, **keywords):
         reading.set()
         assert go_on.wait(30)
         return real(file)
