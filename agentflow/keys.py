@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from agentflow.errors import SettingsError
@@ -48,7 +49,11 @@ class KeyRing:
     def __init__(self, keys: list[SecretKey]) -> None:
         """`keys` is not empty."""
         self.primary = keys[0]  #: Encrypts.
-        self._by_id = {key.id: key for key in keys}
+        self._keys = keys
+
+    @cached_property
+    def _by_id(self) -> dict[str, SecretKey]:
+        return {key.id: key for key in self._keys}
 
     @property
     def ids(self) -> list[str]:

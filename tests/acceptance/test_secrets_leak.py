@@ -109,9 +109,13 @@ def started(environment, tmp_path, shell, write):
 
 
 def found_in(data: str | bytes) -> list[str]:
-    """Names of the forms of the secrets that some text or bytes hold."""
-    raw = data.encode() if isinstance(data, str) else data
-    return [name for name, form in FORMS.items() if form.encode() in raw]
+    """Names of the forms of the secrets that some text or bytes hold, quoted and escaped as deep as may be."""
+    raw = bare(data.encode() if isinstance(data, str) else data)
+    return [name for name, form in FORMS.items() if bare(form.encode()) in raw]
+
+
+def bare(raw: bytes) -> bytes:
+    return raw.replace(b"\\", b"").replace(b'"', b"")
 
 
 def processes_that_show(needle: bytes) -> dict[str, bytes]:
@@ -139,6 +143,14 @@ def everything(engine) -> str:
         logs = [zlib.decompress(data).decode() for data in connection.scalars(text("SELECT data FROM log_chunk"))]
     assert logs
     return "\n".join(rows + logs)
+
+
+def test_the_search_finds_every_form_however_it_is_quoted():
+    for name, form in FORMS.items():
+        quoted = json.dumps(form, ensure_ascii=False)
+        for said in (form, quoted, json.dumps(quoted, ensure_ascii=False)):
+            assert name in found_in(said)
+    assert found_in("S3cr3t") == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
