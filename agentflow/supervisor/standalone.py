@@ -25,7 +25,8 @@ from agentflow.supervisor.loop import Supervisor
 from agentflow.supervisor.signals import StopRequested, StopSignals
 from agentflow.supervisor.watch import DatabaseWatch
 
-STOP_DATABASE = 0.8  # seconds, a fast shutdown takes a tenth of that; after that Postgres goes on shutting down by itself
+#: Seconds; a fast shutdown takes a tenth of that. After that Postgres goes on shutting down by itself.
+STOP_DATABASE = 0.8
 SCHEDULER = (sys.executable, "-m", "scheduler")
 INTERRUPTED = 130
 
