@@ -18,7 +18,8 @@ STUCK: Final = 0.005  # seconds after which nothing stays queued behind a runnin
 class Dispatcher:
     """The queues; belongs to the I/O thread."""
 
-    def __init__(self, pool: Pool, prefetch: Prefetch, *, size: int, lease: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, prefetch: Prefetch | None, *, size: int, lease: Callable[[], float]) -> None:
+        """`prefetch`: how far to look ahead; None: not at all."""
         self._pool = pool
         self._prefetch = prefetch
         self._size = size
@@ -57,6 +58,8 @@ class Dispatcher:
         items = handle.take_back()
         if items:
             self._unsent.add(handle)
+            if not handle.items:
+                self._pool.release(handle)
         return items
 
     def run(self) -> list[Item]:
@@ -96,7 +99,7 @@ class Dispatcher:
 
     def capacity(self) -> int:
         """How many workloads may be out at once now: the running ones and the queue ahead of them."""
-        queue = self._prefetch.queue
+        queue = self._prefetch.queue if self._prefetch is not None else 0
         if not queue:
             return self._size
         limit = time.monotonic() - STUCK
@@ -111,7 +114,7 @@ class Dispatcher:
             self._hand_over(handle, queue.popleft(), lease)
 
     def _fill_ahead(self, key: Key, queue: deque[Item], lease: float) -> None:
-        depth = self._prefetch.pipeline
+        depth = self._prefetch.pipeline if self._prefetch is not None else 1
         if not queue or depth < 2:
             return
         limit = time.monotonic() - STUCK

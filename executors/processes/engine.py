@@ -44,7 +44,7 @@ class Engine:
         self._policy = policy
         self.loop = IoLoop(self._after_round, f"agentflow-{policy.name}")
         self._reporter = Reporter(emit)
-        self._prefetch = Prefetch()
+        self._prefetch = None if policy.one_attempt else Prefetch()
         self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)
         self._dispatcher = Dispatcher(self._pool, self._prefetch, size=context.parallelism, lease=context.lease)
         self._nursery = Nursery(context, policy, self.loop, on_exit=self._on_exit, on_lost=self._on_zygote_lost)
@@ -177,7 +177,8 @@ class Engine:
 
     def _on_finished(self, handle: Handle, item: Item, body: bytes) -> None:
         _, _, retire, started, finished = wire.FINISHED_BODY.unpack_from(body)
-        self._prefetch.observe(finished - started)
+        if self._prefetch is not None:
+            self._prefetch.observe(finished - started)
         self._let_go(handle, item)
         self._nursery.unwatch(handle)
         self._reporter.finished_by_runner(item, body)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -127,6 +128,19 @@ def test_stop_leaves_no_process_and_no_file(tmp_path, executor):
     for pid in below:
         wait_dead(pid, 2)
     assert not harness.context.work_dir.exists()
+
+
+def test_a_cancel_before_the_process_is_there_gives_its_slot_back(harness):
+    workloads = [harness.workload() for _ in range(2)]
+    harness.submit(*workloads)
+    pause = threading.Event()
+    while sum(len(handle.items) for handle in harness.executor._engine._pool) < 2:
+        pause.wait(0.001)  # handed over; the zygote needs much longer until their processes are there
+    harness.executor.cancel([workload.attempt_id for workload in workloads])
+    outcomes = [result.finished.outcome for result in harness.wait_finished(workloads)]
+    assert outcomes == [Outcome.CANCELLED] * 2
+    assert harness.run(harness.workload("noop", {"output": 1}), 10).output == 1
+    assert harness.executor.slots_free >= 2
 
 
 def test_work_queued_behind_a_long_attempt_is_given_to_another_process(warm):
