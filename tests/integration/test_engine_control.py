@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from agentflow import runs
+from agentflow.db.queries import due
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from executors.stub import fail, skip, succeed
 from scheduler.consistency import Consistency
@@ -251,6 +252,27 @@ def test_clear_in_the_middle_of_a_retry_starts_at_once(kit):
     kit.clear(run, "a")
     kit.settle()
     assert kit.state(run) == "success"
+
+
+def test_an_answer_about_a_when_that_comes_after_a_clear_is_not_taken(kit):
+    # Given a node whose `when` was read as false
+    kit.apply({"a": {}, "b": {"needs": ["a"], "when": "{{ nodes.a.output }}"}})
+    kit.stub.script("a", succeed(False), succeed(True))
+    run = kit.create()
+    kit.starter.work()
+    for _ in range(2):
+        kit.tick()
+    leased = kit.call(due.lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
+    answers = kit.gates._evaluate(leased)
+    # When all is cleared and has come as far again before the answer arrives
+    kit.clear(run)
+    for _ in range(3):
+        kit.tick()
+    kit.call(due.apply_gates, results=answers)
+    # Then the node still waits for an answer of its own
+    assert kit.states(run) == {"a": "success", "b": "pending"}
+    kit.settle()
+    assert kit.states(run)["b"] == "success"
 
 
 def test_a_clear_amid_a_cut_off_cascade_counts_nothing_twice(kit):
