@@ -43,7 +43,7 @@ class SubprocessExecutor(ProcessExecutor):
             work_dir, bundles_dir = self._context.work_dir, self._context.bundles_dir
             work_dir.chmod(0o711)
             bundles_dir.mkdir(parents=True, exist_ok=True)
-            self._check_reach(work_dir, bundles_dir, Path(sys.prefix), Path(__file__).parent)
+            self._check_reach(work_dir, bundles_dir, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent)
 
     def submit(self, workloads: Sequence[Workload]) -> None:
         """Take these workloads, in this order; those that name no memory get the executor's limit."""

@@ -40,3 +40,11 @@ def test_latencies_are_positive_and_leave_nothing_behind(bench, empty_database_u
     with psycopg.connect(bench("limits")._libpq_url(empty_database_url)) as connection:
         left = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'limits%'").fetchone()
     assert left == (0,)
+
+
+def test_the_cost_of_a_process_per_node_is_measured_beside_a_bare_one(bench):
+    report = bench("_report").Report("test")
+    bench("subprocess_start").measure(report, serial=3, parallel=5)
+    names = [figure.name for figure in report.figures]
+    assert names[:2] == ["subprocess: a node, one after the other", "subprocess: a node, 5 at once"]
+    assert all(figure.limit is not None and figure.limit > 0 for figure in report.figures)

@@ -42,8 +42,9 @@ def make(tmp_path):
 
 
 @pytest.fixture
-def open_folder():
-    """A folder that every user may enter (pytest's are closed)."""
+def open_folder(monkeypatch):
+    """A folder that every user may enter (pytest's are closed); the Python of these tests may lie in root's home."""
+    monkeypatch.setattr(sys, "base_prefix", "/")
     folder = Path(tempfile.mkdtemp(prefix="agentflow-test-"))
     folder.chmod(0o755)
     yield folder
@@ -271,6 +272,15 @@ def test_a_user_who_cannot_enter_the_folders_is_refused_at_the_start(make, open_
     with pytest.raises(SettingsError, match="cannot enter"):
         make(closed, user=USER)
     assert not (closed / "work").exists()
+
+
+@needs_root
+def test_a_user_who_cannot_reach_python_is_refused_at_the_start(make, open_folder, monkeypatch):
+    closed = open_folder / "python"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(sys, "base_prefix", str(closed))
+    with pytest.raises(SettingsError, match="cannot enter .*python"):
+        make(open_folder, user=USER)
 
 
 @needs_root
