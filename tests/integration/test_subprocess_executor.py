@@ -279,7 +279,7 @@ def test_a_user_who_cannot_reach_python_is_refused_at_the_start(make, open_folde
     closed = open_folder / "python"
     closed.mkdir(mode=0o700)
     monkeypatch.setattr(sys, "base_prefix", str(closed))
-    with pytest.raises(SettingsError, match="cannot enter .*python"):
+    with pytest.raises(SettingsError, match=r"cannot enter .*python"):
         make(open_folder, user=USER)
 
 
