@@ -157,10 +157,10 @@ def test_after_an_outage_nobody_is_declared_dead_before_he_could_beat_again(kit,
         with pytest.raises(OperationalError):
             recovery.work()
     recovery.work()
-    assert kit.row("SELECT state FROM scheduler").state == "alive"
+    assert kit.row("SELECT state FROM scheduler WHERE id = :id", id=kit.identity.id).state == "alive"
     recovery._judge_from -= PATIENCE
     recovery.work()
-    assert kit.row("SELECT state FROM scheduler").state == "dead"
+    assert kit.row("SELECT state FROM scheduler WHERE id = :id", id=kit.identity.id).state == "dead"
 
 
 def test_a_scheduler_that_sleeps_in_a_transaction_gives_its_locks_back(database_url):
