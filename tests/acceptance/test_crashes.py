@@ -17,7 +17,8 @@ import pytest
 from agentflow.db import migrate
 from agentflow.postgres import EmbeddedPostgres
 from agentflow.postgres.config import UNSAFE_FAST
-from tests.acceptance.crash_kit import Site, Standalone, blocks, check_aftermath, document, kill_server, until
+from tests.acceptance.crash_kit import Site, blocks, check_aftermath, document, until
+from tests.acceptance.standalone_kit import Standalone, kill_server
 
 pytestmark = pytest.mark.chaos
 
