@@ -20,16 +20,19 @@ from agentflow.states import RunState
 
 _MARK_CANCELLED = text("UPDATE run SET cancel_requested_at = :now WHERE id = ANY(CAST(:ids AS uuid[]))")
 _MARK_TIMED_OUT = text("UPDATE run SET timed_out = true WHERE id = ANY(CAST(:ids AS uuid[]))")
-_DROP_WAITING = text("""
-WITH waiting AS (
-  SELECT run_id, node_no, map_index FROM node_run
+#: Locked in key order by a statement of its own: joined with the update, two copies of a fresh run, of which the
+#: planner's statistics know nothing, are compared row by row.
+_LOCK_WAITING = text("""
+SELECT count(*) FROM (
+  SELECT FROM node_run
   WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'ready', 'retrying', 'deferred')
   ORDER BY run_id, node_no, map_index FOR NO KEY UPDATE
-)
-UPDATE node_run nr SET state = 'cancelled', finished_at = :now, resume_at = NULL, resume_key = NULL
-FROM waiting w WHERE nr.run_id = w.run_id AND nr.node_no = w.node_no AND nr.map_index = w.map_index
-  AND nr.run_id = ANY(CAST(:ids AS uuid[]))
-RETURNING nr.run_id, nr.node_no, nr.map_index
+) AS waiting
+""")
+_DROP_WAITING = text("""
+UPDATE node_run SET state = 'cancelled', finished_at = :now, resume_at = NULL, resume_key = NULL
+WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'ready', 'retrying', 'deferred')
+RETURNING run_id, node_no, map_index
 """)
 
 
@@ -57,6 +60,7 @@ def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: b
     ids = uuids(run.id for run in runs)
     connection.execute(_MARK_TIMED_OUT if timed_out else _MARK_CANCELLED, {"ids": ids, "now": now})
     settlement = Settlement(connection, {run.id: run for run in runs}, now)
+    connection.execute(_LOCK_WAITING, {"ids": ids})
     for row in connection.execute(_DROP_WAITING, {"ids": ids, "now": now}):
         settlement.record(Event(row.run_id, "node", row.node_no, row.map_index, None, "cancelled"))
     recount_upstreams(connection, [run.id for run in runs])
