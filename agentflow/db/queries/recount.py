@@ -41,8 +41,9 @@ _STOP_CASCADES = text(f"""
 UPDATE node_run SET resume_at = NULL, resume_key = NULL
 WHERE run_id = ANY(CAST(:runs AS uuid[])) AND resume_at IS NOT NULL AND resume_key = '{CASCADE}'
 """)
-#: In the order in which it is written, edges by node and upstreams by key (OFFSET 0 keeps the planner from another one):
-#: its statistics do not know a new run, and joining 50,000 nodes of "one" run with each other takes it for cheap.
+#: The planner's statistics do not know a new run: it takes the run for a row or two, and comparing all of its nodes with
+#: each other for cheap. So OFFSET 0 keeps the order (edges by node, upstreams by key), and what is updated is joined by
+#: its key alone: were the run named there, too, its nodes would be the few rows to begin with.
 _UPSTREAMS = text(f"""
 WITH counted AS MATERIALIZED (
   SELECT nr.run_id, nr.node_no, c.*
@@ -62,7 +63,6 @@ WITH counted AS MATERIALIZED (
 UPDATE node_run nr SET up_success = c.s, up_failed = c.f, up_upstream_failed = c.u, up_skipped = c.k
 FROM counted c
 WHERE nr.run_id = c.run_id AND nr.node_no = c.node_no AND nr.map_index = {NOT_MAPPED}
-  AND nr.run_id = ANY(CAST(:runs AS uuid[]))
 """)
 _VERDICT = rule_sql(
     rule="vn.trigger_rule",
@@ -82,8 +82,8 @@ WITH left_out AS (
   JOIN version_node dn ON dn.version_id = b.version_id AND dn.node_no = e.down_no
   WHERE b.run_id = :run AND b.state = 'success'
     AND NOT (CAST(o.value AS jsonb) @> to_jsonb(ARRAY[dn.node_id]))
-), v AS (
-  SELECT nr.node_no, vn.gated, vn.is_leaf,
+), v AS MATERIALIZED (
+  SELECT nr.run_id, nr.node_no, vn.gated, vn.is_leaf,
     CASE WHEN nr.node_no IN (SELECT down_no FROM left_out) THEN 'skipped' ELSE {_VERDICT} END AS verdict
   FROM node_run nr JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
   WHERE nr.run_id = :run AND nr.map_index = {NOT_MAPPED} AND nr.state = 'pending' AND nr.resume_at IS NULL
@@ -93,7 +93,7 @@ UPDATE node_run nr SET
   ready_at = CASE WHEN v.verdict = 'ready' AND NOT v.gated THEN CAST(:now AS timestamptz) ELSE nr.ready_at END,
   resume_at = CASE WHEN v.verdict = 'ready' AND v.gated THEN CAST(:now AS timestamptz) END,
   finished_at = CASE WHEN v.verdict IN ('skipped', 'upstream_failed') THEN CAST(:now AS timestamptz) END
-FROM v WHERE nr.run_id = :run AND nr.node_no = v.node_no AND nr.map_index = {NOT_MAPPED} AND v.verdict <> 'pending'
+FROM v WHERE nr.run_id = v.run_id AND nr.node_no = v.node_no AND nr.map_index = {NOT_MAPPED} AND v.verdict <> 'pending'
 RETURNING nr.run_id, nr.version_id, nr.node_no, v.verdict, v.gated, v.is_leaf
 """)
 
