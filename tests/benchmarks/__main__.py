@@ -6,6 +6,7 @@ Exit 0: everything was measured; 1: a benchmark failed, or with --strict a goal 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ import idle
 import log_flood
 import processor
 import profile_hop
+import subprocess_start
 import trigger_latency
 import wfinstances
 from _report import Report
@@ -37,6 +39,7 @@ BENCHMARKS: dict[str, Measure] = {
     "fan": fan.measure,
     "burst": burst.measure,
     "processor": processor.measure,
+    "subprocess": lambda _system, report: subprocess_start.measure(report),
     "flood": log_flood.measure,
     "idle": idle.measure,
     "pool": blocked_pool.measure,
@@ -47,6 +50,7 @@ INSTANCES = "instances"
 def main(arguments: list[str] | None = None) -> int:
     """Measure what was asked for, print, write."""
     options = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that scheduler and Postgres are stopped, too
     report = Report("AgentFlow on this machine")
     began = time.monotonic()
     failed = _measure_all(options, report)
