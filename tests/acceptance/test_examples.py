@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from agentflow.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 DAGS = ROOT / "dags"
@@ -25,13 +29,11 @@ OTHER_STATES = {
 
 
 @pytest.fixture(scope="module")
-def run_example(tmp_path_factory):
+def run_example():
     """`agentflow run dags/FILE --json` with a home of its own; gives the run it prints."""
-    home = tmp_path_factory.mktemp("home")
-    home.chmod(0o755)
-    for folder in home.parents:  # as root the embedded server runs as another user, who must reach it
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/") and "pytest" in folder.name:
-            folder.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="agentflow-examples-"))
+    folder.chmod(0o755)  # as root the embedded server runs as another user, who must reach it
+    home = folder / "home"
 
     def run(file: str, *arguments: str, exit_code: int = 0, **environment: str) -> dict:
         done = subprocess.run(
@@ -47,7 +49,11 @@ def run_example(tmp_path_factory):
         assert done.returncode == exit_code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    return run
+    server = EmbeddedPostgres(home)
+    server.attach()  # each command would start and stop it
+    yield run
+    server.detach()
+    shutil.rmtree(folder)
 
 
 def states(run: dict) -> dict[str, str]:

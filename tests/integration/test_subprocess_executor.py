@@ -43,7 +43,10 @@ def make(tmp_path):
 
 @pytest.fixture
 def open_folder(monkeypatch):
-    """A folder that every user may enter (pytest's are closed); the Python of these tests may lie in root's home."""
+    """A folder that every user may enter (pytest's are closed); the Python of these tests may lie in root's home.
+
+    To be asked for before `make`, so that the executors are stopped before it is removed.
+    """
     monkeypatch.setattr(sys, "base_prefix", "/")
     folder = Path(tempfile.mkdtemp(prefix="agentflow-test-"))
     folder.chmod(0o755)
@@ -220,7 +223,7 @@ def test_memory_is_limited_by_the_setting_unless_the_node_names_its_own(make):
 
 # -- another user ------------------------------------------------------------------------------------------------------
 @needs_root
-def test_attempts_run_as_the_user_with_its_groups_and_home_and_cannot_go_back(make, open_folder):
+def test_attempts_run_as_the_user_with_its_groups_and_home_and_cannot_go_back(open_folder, make):
     harness = make(open_folder, user=USER)
     entry = pwd.getpwnam(USER)
     body = """
@@ -246,7 +249,7 @@ return [os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"], os.e
 
 
 @needs_root
-def test_another_user_can_open_its_standard_streams_and_is_cancelled_like_us(make, open_folder):
+def test_another_user_can_open_its_standard_streams_and_is_cancelled_like_us(open_folder, make):
     harness = make(open_folder, user=USER)
     workload = harness.shell("id -un > /dev/stdout; echo told > /dev/stderr; setsid sleep 600 & echo far $!; wait")
     harness.submit(workload)
@@ -259,14 +262,14 @@ def test_another_user_can_open_its_standard_streams_and_is_cancelled_like_us(mak
 
 
 @needs_root
-def test_the_number_of_processes_of_another_user_is_held_by_the_kernel(make, open_folder):
+def test_the_number_of_processes_of_another_user_is_held_by_the_kernel(open_folder, make):
     harness = make(open_folder, user=USER, max_processes=50)
     body = "import resource\nreturn resource.getrlimit(resource.RLIMIT_NPROC)"
     assert harness.run(harness.python(body)).output == [100, 100]  # for two at once
 
 
 @needs_root
-def test_a_user_who_cannot_enter_the_folders_is_refused_at_the_start(make, open_folder):
+def test_a_user_who_cannot_enter_the_folders_is_refused_at_the_start(open_folder, make):
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(SettingsError, match="cannot enter"):
@@ -275,7 +278,7 @@ def test_a_user_who_cannot_enter_the_folders_is_refused_at_the_start(make, open_
 
 
 @needs_root
-def test_a_user_who_cannot_reach_python_is_refused_at_the_start(make, open_folder, monkeypatch):
+def test_a_user_who_cannot_reach_python_is_refused_at_the_start(open_folder, make, monkeypatch):
     closed = open_folder / "python"
     closed.mkdir(mode=0o700)
     monkeypatch.setattr(sys, "base_prefix", str(closed))
