@@ -13,6 +13,7 @@ from agentflow.errors import Conflict, NotFound
 from agentflow.graph import compile_graph
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
+BRANCH = "branch"  #: The node type whose output chooses among its direct downstreams.
 _ROWS = 5000  #: Rows of one INSERT: bounds the statement's size.
 
 
@@ -35,6 +36,7 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
             "trigger_rule": policy.trigger_rule,
             "gated": policy.when is not None and policy.when is not True,
             "is_leaf": node.is_leaf,
+            "below_branch": any(spec.nodes[up].type == BRANCH for up in spec.nodes[node.id].needs),
             "n_up": node.n_up,
             "group_id": groups[_group_key(policy)],
             "priority": policy.priority,

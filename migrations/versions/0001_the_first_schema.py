@@ -466,6 +466,7 @@ def upgrade() -> None:
         sa.Column("trigger_rule", sa.Text(), nullable=False),
         sa.Column("gated", sa.Boolean(), nullable=False),
         sa.Column("is_leaf", sa.Boolean(), nullable=False),
+        sa.Column("below_branch", sa.Boolean(), nullable=False),
         sa.Column("n_up", sa.Integer(), nullable=False),
         sa.Column("group_id", sa.Integer(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),

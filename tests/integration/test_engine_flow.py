@@ -270,3 +270,26 @@ def test_a_long_cascade_goes_on_without_waiting_for_the_poll(kit):
         kit.loop.tick()
         assert kit.state(run) == "success" or kit.loop._pause() == 0.0
     assert kit.state(run) == "success"
+
+
+@pytest.mark.parametrize("rule", ["always", "one_success", "one_done", "one_failed", "all_success"])
+def test_no_rule_decides_a_node_before_its_branch_has_chosen(kit, rule):
+    # Given a node below a branch and an upstream that ends first, in a way that satisfies an early rule or ends it
+    ending = fail() if rule in ("one_failed", "all_success") else succeed()
+    kit.stub.script("quick", ending)
+    kit.stub.hold("fork")
+    kit.apply(
+        {
+            "quick": {},
+            "fork": branch("other"),
+            "join": {"needs": ["quick", "fork"], "trigger_rule": rule},
+            "other": {"needs": ["fork"]},
+        }
+    )
+    run_id = kit.run()
+    assert kit.states(run_id)["join"] == "pending"
+    # When the branch leaves the node out
+    kit.stub.release("fork", succeed(["other"]))
+    kit.settle()
+    # Then it is skipped, whatever its rule and however early the other upstream ended
+    assert kit.states(run_id)["join"] == "skipped"

@@ -116,6 +116,7 @@ class VersionNode(Model):
     trigger_rule: Mapped[str]
     gated: Mapped[bool]  #: Has a `when`: the evaluator speaks before it is ready.
     is_leaf: Mapped[bool]
+    below_branch: Mapped[bool]  #: A direct upstream is a branch: no rule decides before that has chosen.
     n_up: Mapped[int]
     group_id: Mapped[int] = mapped_column(ForeignKey("dispatch_group.id"))
     priority: Mapped[int]

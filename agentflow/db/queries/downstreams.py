@@ -31,6 +31,7 @@ class Downstream:
     gated: bool
     is_leaf: bool
     decided: bool  #: Its rule has been satisfied: it waits for its `when`.
+    open_branches: frozenset[int]  #: Direct upstreams of type branch that have not ended: they may still leave it out.
     counts: Counts
 
 
@@ -48,7 +49,14 @@ WITH d AS (
   GROUP BY f.run_id, f.version_id, e.down_no
 )
 SELECT d.*, nr.state, nr.resume_at IS NOT NULL AS decided, nr.n_up, nr.up_success, nr.up_failed, nr.up_upstream_failed,
-  nr.up_skipped, vn.trigger_rule, vn.gated, vn.is_leaf
+  nr.up_skipped, vn.trigger_rule, vn.gated, vn.is_leaf,
+  CASE WHEN vn.below_branch THEN ARRAY(
+    SELECT e.up_no FROM version_edge e
+    JOIN version_node b ON b.version_id = e.version_id AND b.node_no = e.up_no AND b.type = 'branch'
+    JOIN node_run bn ON bn.run_id = d.run_id AND bn.node_no = e.up_no AND bn.map_index = {NOT_MAPPED}
+    WHERE e.version_id = d.version_id AND e.down_no = d.node_no AND bn.finished_at IS NULL
+      AND bn.run_id = ANY(CAST(:all_runs AS uuid[]))
+  ) END AS open_branches
 FROM d
 JOIN node_run nr ON nr.run_id = d.run_id AND nr.node_no = d.node_no AND nr.map_index = {NOT_MAPPED}
 JOIN version_node vn ON vn.version_id = d.version_id AND vn.node_no = d.node_no
@@ -80,6 +88,7 @@ def lock_downstreams(connection: Connection, finals: Sequence[FinalNode]) -> lis
                 gated=r.gated,
                 is_leaf=r.is_leaf,
                 decided=r.decided,
+                open_branches=frozenset(r.open_branches or ()),
                 counts=Counts(r.n_up, r.up_success, r.up_failed, r.up_upstream_failed, r.up_skipped),
             ),
             Counts(r.n_up, r.success, r.failed, r.upstream_failed, r.skipped),

@@ -84,7 +84,13 @@ WITH left_out AS (
     AND NOT (CAST(o.value AS jsonb) @> to_jsonb(ARRAY[dn.node_id]))
 ), v AS MATERIALIZED (
   SELECT nr.run_id, nr.node_no, vn.gated, vn.is_leaf,
-    CASE WHEN nr.node_no IN (SELECT down_no FROM left_out) THEN 'skipped' ELSE {_VERDICT} END AS verdict
+    CASE WHEN nr.node_no IN (SELECT down_no FROM left_out) THEN 'skipped'
+         WHEN vn.below_branch AND EXISTS (
+           SELECT 1 FROM version_edge e
+           JOIN version_node b ON b.version_id = e.version_id AND b.node_no = e.up_no AND b.type = 'branch'
+           JOIN node_run bn ON bn.run_id = :run AND bn.node_no = e.up_no AND bn.map_index = {NOT_MAPPED}
+           WHERE e.version_id = nr.version_id AND e.down_no = nr.node_no AND bn.finished_at IS NULL) THEN 'pending'
+         ELSE {_VERDICT} END AS verdict
   FROM node_run nr JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
   WHERE nr.run_id = :run AND nr.map_index = {NOT_MAPPED} AND nr.state = 'pending' AND nr.resume_at IS NULL
 )

@@ -74,6 +74,7 @@ class Settlement:
         self._nodes: dict[NodeKey, NodeWrite] = {}
         self._attempts: dict[NodeKey, AttemptWrite] = {}
         self._downstreams: dict[tuple[uuid.UUID, int], Downstream] = {}
+        self._final: set[tuple[uuid.UUID, int]] = set()  # node runs that end in this transaction
 
     def record(self, event: Event) -> None:
         """Add a line to a run's history."""
@@ -96,6 +97,7 @@ class Settlement:
         for _ in range(MAX_LEVELS):
             if not level:
                 return
+            self._final.update((node.run_id, node.node_no) for node in level)
             level = self._propagate(level, forced)
             forced = ()
         self.unfinished += level
@@ -133,7 +135,7 @@ class Settlement:
         """Let the rule speak; a node that became final by it is returned."""
         if forced and node.state in _UNDECIDED:
             verdict = Verdict.SKIP
-        elif node.state is NodeRunState.PENDING and not node.decided:
+        elif node.state is NodeRunState.PENDING and not node.decided and not self._awaits_branch(node):
             verdict = decide_rule(node.rule, node.counts)
         else:
             return None
@@ -145,6 +147,10 @@ class Settlement:
         node.state = written.state = NodeRunState(verdict.value)
         written.finished_at, written.resume_at = self.now, None
         return FinalNode(node.run_id, node.version_id, node.node_no, node.state, node.is_leaf)
+
+    def _awaits_branch(self, node: Downstream) -> bool:
+        """Whether a branch may still leave it out: until then no rule decides, or the order of ends would."""
+        return any((node.run_id, branch) not in self._final for branch in node.open_branches)
 
     def _go(self, node: Downstream, written: NodeWrite) -> None:
         if node.gated:

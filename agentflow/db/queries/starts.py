@@ -29,7 +29,7 @@ SELECT r.id, vn.node_no, {NOT_MAPPED}, r.version_id, coalesce(mine.id, vn.group_
   CASE WHEN root.yes AND NOT vn.gated THEN CAST(:now AS timestamptz) END,
   CASE WHEN root.yes AND vn.gated THEN CAST(:now AS timestamptz) END
 FROM r JOIN version_node vn ON vn.version_id = r.version_id
-CROSS JOIN LATERAL (SELECT vn.n_up = 0 OR vn.trigger_rule = 'always' AS yes) AS root
+CROSS JOIN LATERAL (SELECT vn.n_up = 0 OR (vn.trigger_rule = 'always' AND NOT vn.below_branch) AS yes) AS root
 LEFT JOIN dispatch_group g ON g.id = vn.group_id AND r.reserved_for IS NOT NULL
 LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_id = g.pool_id
   AND mine.executor = g.executor AND mine.queue = g.queue AND mine.reserved_for = r.reserved_for
