@@ -33,7 +33,7 @@ def measure(system: System, report: Report, *, length: int = 40, rounds: int = 8
     found = measure_gaps(system, name, rounds)
     limit = hop_milliseconds(system.url) + call_milliseconds()
     what = f"chain of {length}, gap"
-    report.add(f"{what}, median", median(found), "ms", goal=5, limit=limit, limit_of="bare SQL + call of a process")
+    report.add(f"{what}, median", median(found), "ms", goal=5, limit=limit, limit_of="bare SQL + a call")
     report.add(f"{what}, p95", percentile(found, 0.95), "ms", goal=15)
     report.add(f"{what}, max", max(found), "ms")
 

@@ -20,7 +20,7 @@ def measure(system: System, report: Report, *, width: int = 1000, rounds: int = 
         name = system.apply(_workflows.fan(f"bench-fan-{kind}", width, node))
         system.run(name)
         rate = median([_rate(system, name) for _ in range(rounds)])
-        limit, of = (sql, f"bare SQL, batches of {BATCH}") if kind == "no-op" else (pool, "bare process pool")
+        limit, of = (sql, f"bare SQL by {BATCH}") if kind == "no-op" else (pool, "bare process pool")
         what = f"fan of {width:,}, {kind}"
         report.add(what, rate, "node runs/s", goal=1500, better="higher", limit=limit, limit_of=of)
 

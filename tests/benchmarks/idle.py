@@ -47,12 +47,12 @@ def measure(
     end = [processor_seconds([main]), processor_seconds(children), processor_seconds(postgres)]
     shares = [(after - first) / window * 100 for first, after in zip(start, end, strict=True)]
     what = f"idle, {workflows} workflows on cron"
-    report.add(f"{what}, scheduler", shares[0], "% of a core", goal=1)
+    report.add(what, shares[0], "% of a core", goal=1)
     report.add("  its node processes", shares[1], "% of a core")
     report.add("  Postgres", shares[2], "% of a core")
-    report.add(f"{what}, scheduler, RSS", main.memory_info().rss / MIB, "MB", goal=150)
+    report.add("  the scheduler's memory, RSS", main.memory_info().rss / MIB, "MB", goal=150)
     proportional = sum(map(proportional_bytes, [main, *children]))
-    report.add(f"  with its {len(children)} node processes, PSS", proportional / MIB, "MB")
+    report.add("  with its node processes, PSS", proportional / MIB, "MB")
     for file in system.dags.glob("idle_*.json"):
         file.unlink()
 

@@ -1,4 +1,4 @@
-"""What a process per attempt costs: `subprocess` beside warm `local` processes and a bare fork and exec."""
+"""What a process per attempt costs: `subprocess` beside warm `local` processes and a bare process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from _report import Report, median
@@ -20,17 +21,17 @@ from executors.subprocess import SubprocessExecutor
 
 def measure(report: Report, *, serial: int = 100, parallel: int = 400) -> None:
     """Add the cost of a node that does nothing: one after the other, and many at once."""
-    bare = median([fork_exec_seconds([_program("true")]) for _ in range(serial)]) * 1000
-    python = median([fork_exec_seconds([sys.executable, "-S", "-c", "pass"]) for _ in range(20)]) * 1000
-    limit = {"limit": bare, "limit_of": "bare fork + exec of true"}
+    bare = median([start_seconds([_program("true")]) for _ in range(serial)]) * 1000
+    python = median([start_seconds([sys.executable, "-S", "-c", "pass"]) for _ in range(20)]) * 1000
+    add = partial(report.add, unit="ms", limit=bare, limit_of="a bare process, true")
     figures: dict[str, tuple[float, float]] = {}
     for name, make in (("subprocess", SubprocessExecutor), ("local", LocalExecutor)):
         figures[name] = _executor_seconds(make, serial, parallel)
     for name, (one, each) in figures.items():
-        report.add(f"{name}: a node, one after the other", one * 1000, "ms", **limit)
-        report.add(f"{name}: a node, {parallel} at once", each * 1000, "ms", **limit)
-    report.add("a process per node costs", (figures["subprocess"][0] - figures["local"][0]) * 1000, "ms", **limit)
-    report.add("an interpreter per node would cost", python, "ms", limit=bare, limit_of="bare fork + exec of true")
+        add(f"{name}: a node, one after the other", one * 1000)
+        add(f"{name}: a node, {parallel} at once", each * 1000)
+    add("a process per node costs", (figures["subprocess"][0] - figures["local"][0]) * 1000)
+    add("an interpreter per node would cost", python)
 
 
 def _executor_seconds(make: Callable[[ExecutorContext], Executor], serial: int, parallel: int) -> tuple[float, float]:
@@ -50,19 +51,13 @@ def _executor_seconds(make: Callable[[ExecutorContext], Executor], serial: int, 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fork_exec_seconds(command: Sequence[str]) -> float:
-    """Wall time of a process that starts and ends."""
-    return _seconds(lambda: _fork_exec(command))
+def start_seconds(command: Sequence[str]) -> float:
+    """Wall time of a process that starts and ends; our own memory is not copied for it, however large it is."""
+    return _seconds(lambda: _start_and_wait(list(command)))
 
 
-def _fork_exec(command: Sequence[str]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.execv(command[0], command)
-        finally:
-            os._exit(127)
-    _, status = os.waitpid(pid, 0)
+def _start_and_wait(command: list[str]) -> None:
+    _, status = os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)
     if status != 0:
         raise RuntimeError(f"{command[0]} ended with {status}")
 

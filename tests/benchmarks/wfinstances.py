@@ -86,10 +86,10 @@ def run_file(
             datetime.fromisoformat(run["finished_at"]) - datetime.fromisoformat(run["started_at"])
         ).total_seconds()
         nodes = len(workflow["nodes"])
-        name = f"{workflow['name'][:40]}: {nodes} nodes, {edge_count(workflow)} edges"
+        name = f"{workflow['name'][:24]}: {nodes} nodes, {edge_count(workflow)} edges"
         limit = sql_node_runs_per_second(url, numbered_edges(workflow), batch=BATCH) if url else None
         rate = nodes / seconds if seconds else float("inf")
-        of = f"bare SQL, batches of {BATCH}"
+        of = f"bare SQL by {BATCH}"
         report.add(name, rate, "node runs/s", better="higher", limit=limit, limit_of=of)
     return problems
 
