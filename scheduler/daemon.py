@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +26,7 @@ from scheduler.logwriter import LogWriter
 from scheduler.loop import Loop
 from scheduler.notifier import Notifier
 from scheduler.recovery import Recovery
+from scheduler.scratch import Scratch
 from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
 
@@ -50,7 +48,7 @@ class Daemon:
         self._logs = LogWriter(url)
         self.inbox = Inbox(self._logs.put)
         self._executors: dict[str, Executor] = {}
-        self._work_dir: Path | None = None
+        self._scratch: Scratch | None = None
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
@@ -93,8 +91,7 @@ class Daemon:
             with self.engine.connect() as connection:
                 require_current(connection)
             self._make_partitions()
-            self._work_dir = Path(tempfile.mkdtemp(prefix="agentflow-"))
-            self._work_dir.chmod(0o711)  # attempts may run as another user; each executor's own folder is closed
+            self._scratch = Scratch()
             self._start_executors()
             transact(self.engine, partial(register, identity=self.identity, settings=self.settings))
         except BaseException:
@@ -113,13 +110,13 @@ class Daemon:
             report_failure(log, "partitions", error)
 
     def _start_executors(self) -> None:
-        assert self._work_dir is not None
+        assert self._scratch is not None
         self.settings.bundles_dir.mkdir(parents=True, exist_ok=True)
         for name in self.settings.enabled_executors:
             context = ExecutorContext(
                 parallelism=self.settings.parallelism,
                 bundles_dir=self.settings.bundles_dir,
-                work_dir=self._work_dir / name,
+                work_dir=self._scratch.path / name,
                 lease=self.identity.lease,
                 options=self.settings.executor_options(name),
             )
@@ -131,8 +128,8 @@ class Daemon:
         """End what executors are left, let go of the database, remove the scratch folder."""
         self._stop_executors(0)
         self.engine.dispose()
-        if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.remove()
 
     def _runs_started(self) -> None:
         self.inbox.wake()
