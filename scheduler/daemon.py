@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from agentflow.db.engine import make_engine, transact
+from agentflow.db.engine import make_engine, track_backends, transact
 from agentflow.db.migrate import require_current
 from agentflow.settings import Settings
 from executors import registry
@@ -44,6 +44,7 @@ class Daemon:
         self.settings = settings
         self.identity = Identity(reserved_only=reserved_only)
         self.engine: Engine = make_engine(url, application_name="agentflow-scheduler", keyed=True)
+        self._backends = track_backends(self.engine)
         self._url = url
         self._logs = LogWriter(url)
         self.inbox = Inbox(self._logs.put)
@@ -52,7 +53,8 @@ class Daemon:
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
-        self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
+        # The loop is woken by the starter, after its look: side by side they would only slow each other down.
+        self.starter = Starter(self.engine, self._runs_started, on_looked=self.inbox.wake, start_runs=not reserved_only)
         self.loop = Loop(
             self.engine,
             settings,
@@ -71,7 +73,7 @@ class Daemon:
             later.append(fires.wake)
             self._services += [fires, Recovery(self.engine, self.identity, self.inbox.wake), self._duties()]
         listen = settings.listen_database_url or url
-        self._services.append(Notifier(listen, [self.starter.wake, self.inbox.wake], later, self.loop.is_own_backend))
+        self._services.append(Notifier(listen, [self.starter.wake], later, self._backends.__contains__))
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)

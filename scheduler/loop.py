@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -74,7 +73,6 @@ class Loop:
         self._on_dead = on_dead
         self._dispatcher = Dispatcher(settings)
         self._connection: Connection | None = None
-        self._backend = 0
         self._starts: dict[str, tuple[float, Started]] = {}
         self._pending: list[Started | Finished] = []
         self._live: dict[str, str] = {}  # attempt id -> executor, of attempts that have not reported their end
@@ -190,15 +188,9 @@ class Loop:
             if isinstance(event, Finished):
                 self._live.pop(event.attempt_id, None)
 
-    def is_own_backend(self, pid: int) -> bool:
-        """Whether a backend's process id is that of the loop's connection; from any thread."""
-        return pid == self._backend
-
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
-            driver = self._connection.connection.driver_connection
-            self._backend = driver.info.backend_pid if isinstance(driver, psycopg.Connection) else 0
         return self._connection
 
     def _drop_connection(self) -> None:

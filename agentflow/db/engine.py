@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, make_url
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 T = TypeVar("T")
@@ -52,6 +53,24 @@ def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentf
             "keepalives_idle": 30,
         },
     )
+
+
+def track_backends(engine: Engine) -> set[int]:
+    """The process ids of the engine's backends, kept up to date: a listener tells its own echo by them."""
+    backends: dict[object, int] = {}
+    live: set[int] = set()
+
+    def opened(connection: psycopg.Connection, record: object) -> None:
+        backends[record] = connection.info.backend_pid
+        live.add(connection.info.backend_pid)
+
+    def closed(_connection: psycopg.Connection, record: object) -> None:
+        live.discard(backends.pop(record, 0))
+
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "close", closed)
+    event.listen(engine, "invalidate", lambda connection, record, _error: closed(connection, record))
+    return live
 
 
 def is_disconnect(error: BaseException) -> bool:

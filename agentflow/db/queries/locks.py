@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import uuids
+from agentflow.db.statement import Statement
 from agentflow.states import RUN_FINAL, RunState
 
 
@@ -44,13 +45,13 @@ RUN_COLUMNS = (
     "id, workspace_id, workflow_id, version_id, state, event_seq, open_nodes, failed_leaves,"
     " cancel_requested_at IS NOT NULL AS cancel_requested, timed_out"
 )
-_LOCK = text(f"SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
+_LOCK = Statement(f"SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 _NOW = text("SELECT clock_timestamp()")
 
 
 def lock_runs(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, LockedRun]:
     """Lock these runs in id order; ids that do not exist are left out."""
-    rows = connection.execute(_LOCK, {"ids": uuids(sorted(set(ids)))})
+    rows = _LOCK.run(connection, {"ids": uuids(sorted(set(ids)))})
     return {row.id: locked_run(row) for row in rows}
 
 

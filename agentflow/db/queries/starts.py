@@ -5,20 +5,21 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentflow.db.arrays import ints, uuids
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
-from agentflow.db.queries.locks import database_now, lock_runs
+from agentflow.db.queries.locks import lock_runs
 from agentflow.db.queries.settle import Settlement
+from agentflow.db.statement import Statement
 from agentflow.states import RunState
 
 BATCH = 200  #: Runs started in one transaction.
 
 #: Roots are ready in the same statement; a root with a `when` is due for the evaluator instead. A reserved run
 #: (`run FILE`) gets the dispatch groups of its reservation, so that no other scheduler's claim sees it.
-_CREATE_NODES = text(f"""
+_CREATE_NODES = Statement(f"""
 WITH r AS (
   SELECT run.id, run.version_id, run.reserved_for FROM run WHERE run.id = ANY(CAST(:ids AS uuid[]))
 )
@@ -35,13 +36,15 @@ LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_
   AND mine.executor = g.executor AND mine.queue = g.queue AND mine.reserved_for = r.reserved_for
 """)
 
-_MARK_RUNNING = text("""
-UPDATE run SET state = 'running', started_at = :now,
-  timeout_at = CASE WHEN v.timeout IS NOT NULL THEN CAST(:now AS timestamptz) + make_interval(secs => v.timeout) END,
+_MARK_RUNNING = Statement("""
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now)
+UPDATE run SET state = 'running', started_at = t.now,
+  timeout_at = CASE WHEN v.timeout IS NOT NULL THEN t.now + make_interval(secs => v.timeout) END,
   total_nodes = c.nodes
-FROM workflow_version v, LATERAL (SELECT count(*)::int AS nodes FROM version_node vn WHERE vn.version_id = v.id) AS c
+FROM t, workflow_version v,
+LATERAL (SELECT count(*)::int AS nodes FROM version_node vn WHERE vn.version_id = v.id) AS c
 WHERE run.id = ANY(CAST(:ids AS uuid[])) AND v.id = run.version_id
-RETURNING run.id, run.total_nodes
+RETURNING run.id, run.total_nodes, run.started_at
 """)
 
 
@@ -50,30 +53,28 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
     runs = {run_id: run for run_id, run in lock_runs(connection, ids).items() if run.state is RunState.QUEUED}
     if not runs:
         return []
-    now = database_now(connection)
-    started = uuids(runs)
+    found = uuids(runs)
+    marked = _MARK_RUNNING.run(connection, {"ids": found})
+    now = marked[0].started_at
     settlement = Settlement(connection, runs, now)
-    for row in connection.execute(_MARK_RUNNING, {"ids": started, "now": now}):
+    for row in marked:
         runs[row.id].open_nodes = row.total_nodes
         runs[row.id].state = RunState.RUNNING
         settlement.record(Event(row.id, "run", state=RunState.RUNNING))
-    connection.execute(_CREATE_NODES, {"ids": started, "now": now})
+    _CREATE_NODES.run(connection, {"ids": found, "now": now})
     settlement.write(wake=True)
     return list(runs)
 
 
-_WAITING = text("""
-SELECT w.id AS workflow_id, w.max_active_runs - (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')::int AS free
-FROM (SELECT DISTINCT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL) AS q
-JOIN workflow w ON w.id = q.workflow_id
-WHERE NOT w.paused
+#: Workflows with queued runs that may start, locked in id order.
+_LOCK_WAITING = Statement("""
+SELECT w.id FROM workflow w
+WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL) AND NOT w.paused
+  AND w.max_active_runs > (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')
+ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
 """)
-_LOCK_WORKFLOWS = text(
-    "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) AND NOT paused ORDER BY id FOR NO KEY UPDATE"
-)
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
-_NEXT = text("""
+_NEXT = Statement("""
 SELECT r.id FROM workflow w, LATERAL (
   SELECT run.id FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
   ORDER BY coalesce(run.logical_date, run.created_at), run.id
@@ -86,8 +87,8 @@ WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 
 def start_waiting(connection: Connection) -> list[uuid.UUID]:
     """Start queued runs as far as pauses and max_active_runs allow, oldest logical date first, a batch at a time."""
-    waiting = [row.workflow_id for row in connection.execute(_WAITING) if row.free > 0][:BATCH]
+    waiting = _LOCK_WAITING.run(connection, {"batch": BATCH})
     if not waiting:
         return []
-    locked = list(connection.scalars(_LOCK_WORKFLOWS, {"ids": ints(waiting)}))
-    return start_locked(connection, list(connection.scalars(_NEXT, {"ids": ints(locked), "batch": BATCH})))
+    chosen = _NEXT.run(connection, {"ids": ints(row.id for row in waiting), "batch": BATCH})
+    return start_locked(connection, [row.id for row in chosen])
