@@ -53,8 +53,7 @@ class Daemon:
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
-        # The loop is woken by the starter, after its look: side by side they would only slow each other down.
-        self.starter = Starter(self.engine, self._runs_started, on_looked=self.inbox.wake, start_runs=not reserved_only)
+        self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(
             self.engine,
             settings,
@@ -64,16 +63,17 @@ class Daemon:
             on_due=self.gates.wake,
             on_ended=self.starter.wake,
             on_dead=self._begin_again,
+            start_runs=not reserved_only,
         )
         self._heartbeat = Heartbeat(self.engine, self.identity, self.inbox.wake)
         self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter]
-        later = [self.gates.wake]
+        later = [self.starter.wake, self.gates.wake]
         if not reserved_only:
             fires = Fires(self.engine, self.starter.wake)
             later.append(fires.wake)
             self._services += [fires, Recovery(self.engine, self.identity, self.inbox.wake), self._duties()]
         listen = settings.listen_database_url or url
-        self._services.append(Notifier(listen, [self.starter.wake], later, self._backends.__contains__))
+        self._services.append(Notifier(listen, [self.inbox.wake], later, self._backends.__contains__))
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)

@@ -22,6 +22,7 @@ from agentflow.db.engine import is_disconnect, is_retriable
 from agentflow.db.queries import claims, due
 from agentflow.db.queries.attempts import attempt_id, attempts_to_stop, open_attempts
 from agentflow.db.queries.locks import database_now
+from agentflow.db.queries.starts import start_waiting
 from agentflow.ids import fencing_token
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started, Workload
@@ -62,7 +63,9 @@ class Loop:
         on_due: Callable[[], None] = lambda: None,
         on_ended: Callable[[], None] = lambda: None,
         on_dead: Callable[[], None] = lambda: None,
+        start_runs: bool = False,
     ) -> None:
+        """`start_runs`: start small queued runs too; the others are left to the starter."""
         self._engine = engine
         self._settings = settings
         self._identity = identity
@@ -71,6 +74,7 @@ class Loop:
         self._on_due = on_due
         self._on_ended = on_ended
         self._on_dead = on_dead
+        self._start_runs = start_runs
         self._dispatcher = Dispatcher(settings)
         self._connection: Connection | None = None
         self._starts: dict[str, tuple[float, Started]] = {}
@@ -128,6 +132,8 @@ class Loop:
                 self._look = True
 
     def _pause(self) -> float:
+        if self._look:
+            return 0.0
         now = time.monotonic()
         wait = self._next_due - now
         if self._starts:
@@ -145,18 +151,23 @@ class Loop:
         if time.monotonic() >= self._next_due:
             look = True
             self._release(connection)
-        if look or self._pending:
+        if self._pending:
             self._advance_all(connection)
+        if look:
+            self._advance_all(connection, start=self._start_runs)
         if look and self._survey(connection):
             self._advance_all(connection)
 
-    def _advance_all(self, connection: Connection) -> None:
+    def _advance_all(self, connection: Connection, *, start: bool = False) -> None:
         more = True
         while self._pending or (more and not self._draining):
-            more = self._advance(connection)
+            more = self._advance(connection, start=start)
+            start = False
 
-    def _advance(self, connection: Connection) -> bool:
+    def _advance(self, connection: Connection, *, start: bool = False) -> bool:
         """Apply a batch and claim what follows in one transaction: a hop costs one flush of the log, not two.
+
+        With `start`, small queued runs are started in it first: from the trigger to the first node it is one flush too.
 
         Returns:
             Whether there may be more to claim.
@@ -165,6 +176,10 @@ class Loop:
         try:
             with connection.begin():
                 applied = apply_events(connection, batch) if batch else None
+                # Not after events: those hold runs, and workflows are locked before runs.
+                started = (
+                    start_waiting(connection, small_only=True) if start and not batch and not self._draining else []
+                )
                 claimed = self._claim(connection)
         except Exception as error:
             if is_disconnect(error):
@@ -180,7 +195,9 @@ class Loop:
         if applied is not None:
             self._after(applied)
         self._submit(claimed)
-        return claimed.more
+        if started:
+            self._on_due()
+        return claimed.more or bool(started)
 
     def _settle_batch(self, batch: list[Started | Finished]) -> None:
         del self._pending[: len(batch)]
@@ -256,6 +273,7 @@ class Loop:
             wait = (applied.next_resume - datetime.now(UTC)).total_seconds()
             self._due_in(wait)
         if applied.ended:
+            self._look = True  # another run of the workflow may start
             self._on_ended()
         if applied.refused:
             log.warning("late_results_refused", extra={"count": applied.refused})

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import psycopg
@@ -86,15 +87,14 @@ class Notifier:
         poll = select.poll()
         for descriptor in (connection.fileno(), self._wake[0]):
             poll.register(descriptor, select.POLLIN)
-        waiting = False  # whether `later` has not been called since the last notification
+        later_at: float | None = None  # time.monotonic() at which `later` is due
         while not self._stopping.is_set():
-            poll.poll(QUIET * 1000 if waiting else None)
-            heard = [note.pid for note in connection.notifies(timeout=0)]
-            if not all(self._is_own(pid) for pid in heard):
-                waiting = True
+            poll.poll(None if later_at is None else max(0.0, later_at - time.monotonic()) * 1000)
+            if any(not self._is_own(note.pid) for note in connection.notifies(timeout=0)):
+                later_at = time.monotonic() + QUIET
                 _call(self._urgent)
-            elif waiting:
-                waiting = False
+            elif later_at is not None and time.monotonic() >= later_at:
+                later_at = None
                 _call(self._later)
 
 

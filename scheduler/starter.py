@@ -32,25 +32,11 @@ class Starter(WorkerThread):
 
     name = "starter"
 
-    def __init__(
-        self,
-        engine: Engine,
-        on_started: Callable[[], None],
-        *,
-        on_looked: Callable[[], None] = lambda: None,
-        start_runs: bool = True,
-    ) -> None:
-        """
-        Args:
-            engine: The database.
-            on_started: Called after runs were started or stopped.
-            on_looked: Called in every round once the queue has been looked at.
-            start_runs: False in `run FILE`, whose only run is started at once.
-        """
+    def __init__(self, engine: Engine, on_started: Callable[[], None], *, start_runs: bool = True) -> None:
+        """`start_runs` is false in `run FILE`, whose only run is started at once."""
         super().__init__()
         self._engine = engine
         self._on_started = on_started
-        self._on_looked = on_looked
         self._start_runs = start_runs
 
     def work(self) -> float:
@@ -60,7 +46,6 @@ class Starter(WorkerThread):
             if not started:
                 break
             self._on_started()
-        self._on_looked()
         return min(POLL, self._stop_timed_out())
 
     def _stop_timed_out(self) -> float:

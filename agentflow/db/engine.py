@@ -45,6 +45,7 @@ def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentf
         max_overflow=4,
         pool_pre_ping=False,  # the engine loop handles a broken connection itself; a ping would double its round trips
         pool_recycle=1800,
+        pool_use_lifo=True,  # the connection used last has the statements prepared; planning them costs more than running
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": application_name,

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from agentflow.catalog import set_paused, store_adhoc
 from agentflow.catalog.graph import reserve_groups
 from agentflow.db.queries.schedulers import release_reservations
-from agentflow.db.queries.starts import start_locked, start_waiting
+from agentflow.db.queries.starts import SMALL, start_locked, start_waiting
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from agentflow.ids import uuid7
 from agentflow.runs import cancel_run, insert_run, list_runs, read_logs, rerun, set_note, show_run
@@ -412,3 +412,18 @@ def test_logs_of_an_unknown_node_are_not_found(flow, logged):
 def test_only_the_runs_own_lines_are_read(flow, logged):
     other = new(flow)["id"]
     assert texts(flow, other) == []
+
+
+def test_the_loop_starts_small_runs_itself_and_leaves_large_ones_to_the_starter(connection):
+    apply(connection, make_spec("small"))
+    apply(connection, make_spec("large", nodes={f"n{number}": {"type": "noop"} for number in range(SMALL + 1)}))
+    for name in ("small", "large"):
+        create(connection, name)
+    start_waiting(connection, small_only=True)
+    states = dict(
+        tuple(row)
+        for row in rows(connection, "SELECT w.name, r.state FROM run r JOIN workflow w ON w.id = r.workflow_id")
+    )
+    assert states == {"small": "running", "large": "queued"}
+    start_waiting(connection)
+    assert value(connection, "SELECT count(*) FROM run WHERE state = 'running'") == 2

@@ -16,6 +16,8 @@ from agentflow.db.statement import Statement
 from agentflow.states import RunState
 
 BATCH = 200  #: Runs started in one transaction.
+SMALL = 500  #: Nodes from which on a run is started by the starter's thread, so that it does not hold up the loop.
+SMALL_BATCH = 20  #: Runs that the loop itself starts in one transaction.
 
 #: Roots are ready in the same statement; a root with a `when` is due for the evaluator instead. A reserved run
 #: (`run FILE`) gets the dispatch groups of its reservation, so that no other scheduler's claim sees it.
@@ -75,8 +77,11 @@ ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
 """)
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
 _NEXT = Statement("""
-SELECT r.id FROM workflow w, LATERAL (
-  SELECT run.id FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
+SELECT r.id, w.id AS workflow_id,
+  EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_no = :large) AS large
+FROM workflow w, LATERAL (
+  SELECT run.id, run.version_id FROM run
+  WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
   ORDER BY coalesce(run.logical_date, run.created_at), run.id
   LIMIT greatest(0, w.max_active_runs - (
     SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running'))
@@ -85,10 +90,17 @@ WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 """)
 
 
-def start_waiting(connection: Connection) -> list[uuid.UUID]:
-    """Start queued runs as far as pauses and max_active_runs allow, oldest logical date first, a batch at a time."""
-    waiting = _LOCK_WAITING.run(connection, {"batch": BATCH})
+def start_waiting(connection: Connection, *, small_only: bool = False) -> list[uuid.UUID]:
+    """Start queued runs as far as pauses and max_active_runs allow, oldest logical date first, a batch at a time.
+
+    Args:
+        connection: In a transaction.
+        small_only: Leave workflows alone whose next runs include one of SMALL nodes or more.
+    """
+    batch = SMALL_BATCH if small_only else BATCH
+    waiting = _LOCK_WAITING.run(connection, {"batch": batch})
     if not waiting:
         return []
-    chosen = _NEXT.run(connection, {"ids": ints(row.id for row in waiting), "batch": BATCH})
-    return start_locked(connection, [row.id for row in chosen])
+    found = _NEXT.run(connection, {"ids": ints(row.id for row in waiting), "batch": batch, "large": SMALL})
+    left_alone = {row.workflow_id for row in found if row.large} if small_only else set()
+    return start_locked(connection, [row.id for row in found if row.workflow_id not in left_alone])
