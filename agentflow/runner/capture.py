@@ -31,6 +31,11 @@ class LineSplitter:
         self._stream = stream
         self._rest = b""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return self._rest != b""
+
     def feed(self, data: bytes, log: LogBuffer) -> None:
         """Take more bytes."""
         if log.full:
@@ -137,9 +142,12 @@ class Capture:
             return
         with self._shield, self._lock:
             if self._log is not None:
-                self._splitters[stream].feed(data, self._log)
+                splitter = self._splitters[stream]
+                if not splitter.unfinished:  # what child processes wrote before comes before a new line of ours
+                    data = _read(self._pipes[stream]) + data
+                splitter.feed(data, self._log)
                 if self._log.full:
-                    self._splitters[stream].feed(b"", self._log)
+                    splitter.feed(b"", self._log)
                     self.flooded = self._log
                 self._nudge()
 
