@@ -10,6 +10,7 @@ import importlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def _home(config: pytest.Config) -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     worker_input = getattr(config, "workerinput", None)
     config.stash[SESSION] = worker_input["agentflow_session"] if worker_input else secrets.token_hex(8)
+    # Stopped by `timeout` or a CI system, tests end as by Ctrl-C, and with them what they have started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
