@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Engine
 from agentflow.errors import AgentFlowError
 from agentflow.postgres import EmbeddedPostgres, check_server, libpq_url, normalise_url
 from agentflow.postgres.config import UNSAFE_FAST
+from executors.processes.nursery import remove_tree
 
 #: Advisory locks on the database `postgres`: making the template, and being one of its users.
 MAKING, USING = 0x4146_5431, 0x4146_5432
@@ -181,7 +182,7 @@ def open_home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="agentflow-home-"))
     folder.chmod(0o755)
     yield folder / "home"
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)  # extracted bundles are read-only
 
 
 @pytest.fixture

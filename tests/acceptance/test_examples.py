@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentflow.postgres import EmbeddedPostgres
+from executors.processes.nursery import remove_tree
 
 ROOT = Path(__file__).parents[2]
 DAGS = ROOT / "dags"
@@ -53,7 +53,7 @@ def run_example():
     server.attach()  # each command would start and stop it
     yield run
     server.detach()
-    shutil.rmtree(folder)
+    remove_tree(folder)
 
 
 def states(run: dict) -> dict[str, str]:
