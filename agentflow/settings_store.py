@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, workspace_id
+from agentflow.catalog import audit, check_name, delete_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.notify import notify_ready
-from agentflow.errors import Conflict, NotFound, UsageError
+from agentflow.errors import Conflict, UsageError
 
 MAX_SLOTS = 1_000_000
 DEFAULT_POOL = "default"
@@ -28,6 +28,9 @@ INSERT INTO pool (workspace_id, name, slots, description) VALUES (:workspace, :n
 ON CONFLICT (workspace_id, name)
 DO UPDATE SET slots = excluded.slots, description = coalesce(:description, pool.description)
 """)
+
+_DELETE_POOL = text("DELETE FROM pool WHERE workspace_id = :workspace AND name = :name")
+_DELETE_VARIABLE = text("DELETE FROM variable WHERE workspace_id = :workspace AND name = :name")
 
 
 def list_pools(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
@@ -78,13 +81,7 @@ def delete_pool(connection: Connection, name: str, *, actor: str, workspace: str
     ).all()
     if used:
         raise Conflict(f"Workflows use the pool {name!r}: {', '.join(used)}.", hint="set its slots to 0 instead")
-    gone = connection.execute(
-        text("DELETE FROM pool WHERE workspace_id = :workspace AND name = :name"), {"workspace": owner, "name": name}
-    )
-    if gone.rowcount == 0:
-        raise NotFound(f"There is no pool {name!r}.", hint="`agentflow pools list` shows what there is")
-    audit(connection, owner, actor, "pool.deleted", name)
-    return {"name": name, "changed": True}
+    return delete_named(connection, _DELETE_POOL, "pool", name, actor=actor, workspace=workspace)
 
 
 def list_variables(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
@@ -124,12 +121,4 @@ def delete_variable(
     Raises:
         NotFound: No such variable.
     """
-    owner = workspace_id(connection, workspace)
-    gone = connection.execute(
-        text("DELETE FROM variable WHERE workspace_id = :workspace AND name = :name"),
-        {"workspace": owner, "name": name},
-    )
-    if gone.rowcount == 0:
-        raise NotFound(f"There is no variable {name!r}.", hint="`agentflow variables list` shows what there is")
-    audit(connection, owner, actor, "variable.deleted", name)
-    return {"name": name, "changed": True}
+    return delete_named(connection, _DELETE_VARIABLE, "variable", name, actor=actor, workspace=workspace)

@@ -15,6 +15,9 @@ from agentflow.templates import References
 from scheduler.versions import LoadedVersion
 
 INPUT_MAX = 64 * 2**20  #: Bytes of upstream outputs that one node may read.
+TOO_LARGE = (
+    "the outputs that this node reads are over 64 MiB together; pass references (paths, keys) instead of the data"
+)
 _RUNS_KEPT = 1000
 
 
@@ -37,6 +40,7 @@ class ContextLoader:
         """A context per asking node, in order; None where its inputs are over INPUT_MAX."""
         runs = self._run_parts(connection, {ask.run_id for ask in asking})
         upstreams, too_large = self._upstreams(connection, asking)
+        variables = self._variables(connection, asking)
         contexts: list[dict[str, Any] | None] = []
         for position, ask in enumerate(asking):
             if position in too_large:
@@ -48,12 +52,10 @@ class ContextLoader:
                 for node in ask.references.nodes
                 if node in numbers
             }
-            context = {**runs[ask.run_id], "nodes": nodes, "vars": {}}
-            if "vars" in ask.references.names:
-                context["vars"] = inputs.variables(
-                    connection, ask.version.workspace_id, ask.references.vars, every="vars" in ask.references.dynamic
-                )
-            contexts.append(context)
+            known = variables.get(ask.version.workspace_id, {})
+            every = "vars" in ask.references.dynamic
+            named = {name: value for name, value in known.items() if every or name in ask.references.vars}
+            contexts.append({**runs[ask.run_id], "nodes": nodes, "vars": named})
         return contexts
 
     def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
@@ -64,6 +66,19 @@ class ContextLoader:
         while len(self._runs) > _RUNS_KEPT:
             self._runs.popitem(last=False)
         return found
+
+    @staticmethod
+    def _variables(connection: Connection, asking: Sequence[Asking]) -> dict[int, dict[str, Any]]:
+        """Values by workspace of all variables that these nodes name: one query a workspace, most batches none."""
+        wanted: dict[int, References] = {}
+        for ask in asking:
+            if "vars" in ask.references.names:
+                before = wanted.get(ask.version.workspace_id, ask.references)
+                wanted[ask.version.workspace_id] = before.union(ask.references)
+        return {
+            workspace: inputs.variables(connection, workspace, names.vars, every="vars" in names.dynamic)
+            for workspace, names in wanted.items()
+        }
 
     @staticmethod
     def _upstreams(

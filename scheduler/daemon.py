@@ -61,7 +61,7 @@ class Daemon:
             self._executors,
             self.inbox,
             on_due=self.gates.wake,
-            on_ended=self.starter.wake,
+            on_runs_changed=self.starter.wake,
             on_dead=self._begin_again,
             start_runs=not reserved_only,
         )

@@ -17,7 +17,7 @@ from agentflow.db.queries.claims import Claim
 from agentflow.errors import AgentFlowError
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Limits, Outcome, Workload
-from scheduler.contexts import Asking, ContextLoader
+from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
 from scheduler.versions import LoadedVersion, VersionCache
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOO_LARGE = (
-    "the outputs that this node reads are over 64 MiB together; pass references (paths, keys) instead of the data"
-)
 _BUNDLE = text("SELECT data FROM bundle WHERE hash = :hash")
 
 

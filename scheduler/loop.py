@@ -61,7 +61,7 @@ class Loop:
         inbox: Inbox,
         *,
         on_due: Callable[[], None] = lambda: None,
-        on_ended: Callable[[], None] = lambda: None,
+        on_runs_changed: Callable[[], None] = lambda: None,
         on_dead: Callable[[], None] = lambda: None,
         start_runs: bool = False,
     ) -> None:
@@ -72,7 +72,7 @@ class Loop:
         self._executors = executors
         self._inbox = inbox
         self._on_due = on_due
-        self._on_ended = on_ended
+        self._on_runs_changed = on_runs_changed
         self._on_dead = on_dead
         self._start_runs = start_runs
         self._dispatcher = Dispatcher(settings)
@@ -197,6 +197,7 @@ class Loop:
         self._submit(claimed)
         if started:
             self._on_due()
+            self._on_runs_changed()  # they may have timeouts, which the starter watches
         return claimed.more or bool(started)
 
     def _settle_batch(self, batch: list[Started | Finished]) -> None:
@@ -274,7 +275,7 @@ class Loop:
             self._due_in(wait)
         if applied.ended:
             self._look = True  # another run of the workflow may start
-            self._on_ended()
+            self._on_runs_changed()
         if applied.refused:
             log.warning("late_results_refused", extra={"count": applied.refused})
 
@@ -314,7 +315,7 @@ class Loop:
             following = due.next_due(connection, self._oldest)
         self._next_due = time.monotonic() + (0.0 if cascade is not None and cascade.unfinished else POLL)
         if cascade is not None and cascade.ended:
-            self._on_ended()
+            self._on_runs_changed()
         if following is not None:
             # A gate that is being evaluated is due "now" until its lease runs out: never spin on it.
             self._due_in(max((following - now).total_seconds(), 0.05))

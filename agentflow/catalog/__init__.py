@@ -4,13 +4,14 @@ from agentflow.catalog.apply import apply_spec, store_adhoc
 from agentflow.catalog.audit import audit
 from agentflow.catalog.listing import export_spec, import_errors, list_workflows, show_workflow
 from agentflow.catalog.lookup import find_workflow, workspace_id
-from agentflow.catalog.names import check_name
+from agentflow.catalog.names import check_name, delete_named
 from agentflow.catalog.state import delete_workflow, set_paused
 
 __all__ = [
     "apply_spec",
     "audit",
     "check_name",
+    "delete_named",
     "delete_workflow",
     "export_spec",
     "find_workflow",

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, workspace_id
+from agentflow.catalog import audit, check_name, delete_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
-from agentflow.errors import NotFound, UsageError
+from agentflow.errors import UsageError
 from agentflow.keys import KeyRing
 from agentflow.secrets.envelope import Place, seal
 from agentflow.secrets.store import check_value
@@ -104,8 +104,4 @@ def delete_connection(
     Raises:
         NotFound: No such connection.
     """
-    owner = workspace_id(connection, workspace)
-    if connection.execute(_DELETE, {"workspace": owner, "name": name}).rowcount == 0:
-        raise NotFound(f"There is no connection {name!r}.", hint="`agentflow connections list` shows what there is")
-    audit(connection, owner, actor, "connection.deleted", name)
-    return {"name": name, "changed": True}
+    return delete_named(connection, _DELETE, "connection", name, actor=actor, workspace=workspace)

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, workspace_id
+from agentflow.catalog import audit, check_name, delete_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
-from agentflow.errors import NotFound, UsageError
+from agentflow.errors import UsageError
 from agentflow.keys import KeyRing
 from agentflow.secrets.envelope import Place, seal
 
@@ -73,11 +73,7 @@ def delete_secret(
     Raises:
         NotFound: No such secret.
     """
-    owner = workspace_id(connection, workspace)
-    if connection.execute(_DELETE, {"workspace": owner, "name": name}).rowcount == 0:
-        raise NotFound(f"There is no secret {name!r}.", hint="`agentflow secrets list` shows what there is")
-    audit(connection, owner, actor, "secret.deleted", name)
-    return {"name": name, "changed": True}
+    return delete_named(connection, _DELETE, "secret", name, actor=actor, workspace=workspace)
 
 
 def check_value(value: str, what: str) -> None:

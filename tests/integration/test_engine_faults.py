@@ -30,6 +30,30 @@ def test_a_version_that_cannot_be_read_fails_its_own_nodes_only(kit):
     assert error["message"].startswith("the attempt could not be prepared")
 
 
+def test_a_version_that_cannot_be_read_keeps_no_other_when_from_its_evaluation(kit):
+    kit.apply({"a": {"when": "{{ true }}"}}, name="sick")
+    kit.apply({"a": {"when": "{{ true }}"}}, name="well")
+    kit.sql(
+        """UPDATE workflow_version SET spec = '{"name": "sick", "nodes": 7}'
+        WHERE workflow_id = (SELECT id FROM workflow WHERE name = 'sick')"""
+    )
+    sick, well = kit.create("sick"), kit.create("well")
+    kit.settle()
+    assert (kit.state(sick), kit.state(well)) == ("failed", "success")
+    (error,) = kit.row("SELECT error FROM node_run WHERE state = 'failed'")
+    assert error["message"].startswith("`when` could not be prepared")
+
+
+def test_inputs_of_a_when_that_are_too_large_are_named_as_such(kit, monkeypatch):
+    monkeypatch.setattr("scheduler.contexts.INPUT_MAX", 10)
+    kit.stub.script("a", succeed("x" * 100))
+    kit.apply({"a": {}, "b": {"needs": ["a"], "when": "{{ nodes.a.output == 'x' }}"}})
+    run = kit.run()
+    assert kit.states(run)["b"] == "failed"
+    (error,) = kit.row("SELECT error FROM node_run WHERE state = 'failed'")
+    assert error["type"] == "InputTooLarge"
+
+
 def test_an_executor_that_raises_refuses_and_the_loss_budget_ends_it(kit, monkeypatch):
     def broken(_workloads):
         raise RuntimeError("no more room")
