@@ -40,6 +40,7 @@ class AttemptState(StrEnum):
     QUEUED = "queued"  #: Written by the claim.
     LAUNCHING = "launching"  #: The executor is making its process or pod.
     RUNNING = "running"  #: The runner reported the start.
+    DEFERRED = "deferred"  #: Waits for its next turn; nobody holds it.
     SUCCESS = "success"  #: Result accepted.
     FAILED = "failed"  #: Exception, exit code, signal, timeout, out of memory.
     CANCELLED = "cancelled"  #: Killed by request.
@@ -60,7 +61,8 @@ NODE_RUN_FINAL = frozenset(
 ATTEMPT_FINAL = frozenset(
     {AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.CANCELLED, AttemptState.LOST, AttemptState.REFUSED}
 )
-ATTEMPT_OPEN = frozenset(AttemptState) - ATTEMPT_FINAL
+#: Attempts that a scheduler holds: lost when it is.
+ATTEMPT_OPEN = frozenset(AttemptState) - ATTEMPT_FINAL - {AttemptState.DEFERRED}
 #: Node runs that hold a slot of their pool.
 NODE_RUN_SLOTTED = frozenset({NodeRunState.QUEUED, NodeRunState.RUNNING})
 
@@ -143,9 +145,11 @@ NODE_RUN_MOVES: dict[NodeRunState, frozenset[NodeRunState]] = {
 }
 
 ATTEMPT_MOVES: dict[AttemptState, frozenset[AttemptState]] = {
-    AttemptState.QUEUED: frozenset({AttemptState.LAUNCHING, AttemptState.RUNNING}) | ATTEMPT_FINAL,
-    AttemptState.LAUNCHING: frozenset({AttemptState.RUNNING}) | ATTEMPT_FINAL,
-    AttemptState.RUNNING: ATTEMPT_FINAL,
+    AttemptState.QUEUED: frozenset({AttemptState.LAUNCHING, AttemptState.RUNNING, AttemptState.DEFERRED})
+    | ATTEMPT_FINAL,
+    AttemptState.LAUNCHING: frozenset({AttemptState.RUNNING, AttemptState.DEFERRED}) | ATTEMPT_FINAL,
+    AttemptState.RUNNING: ATTEMPT_FINAL | {AttemptState.DEFERRED},
+    AttemptState.DEFERRED: ATTEMPT_FINAL | {AttemptState.QUEUED},
     **{state: frozenset() for state in ATTEMPT_FINAL},
 }
 

@@ -73,8 +73,8 @@ def put(connection, table, **values):
         *(("node_run", {"state": state.value}, "ck_node_run_finished_iff_final") for state in NODE_RUN_FINAL),
         ("node_run", {"finished_at": NOW}, "ck_node_run_finished_iff_final"),
         ("node_run", {"state": "ready"}, "ck_node_run_ready_has_time"),
-        ("node_run", {"state": "retrying"}, "ck_node_run_waiting_has_due"),
-        ("node_run", {"state": "deferred"}, "ck_node_run_waiting_has_due"),
+        ("node_run", {"state": "retrying"}, "ck_node_run_retrying_has_due"),
+        ("node_run", {"state": "deferred"}, "ck_node_run_deferred_has_reason"),
         *(
             ("node_run", {"state": state.value, **rest}, "ck_node_run_slotted_has_attempt")
             for state in NODE_RUN_SLOTTED

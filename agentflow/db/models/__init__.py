@@ -17,7 +17,7 @@ from agentflow.db.models.definitions import (
     Workspace,
 )
 from agentflow.db.models.history import Attempt, LogChunk, NodeRun, Output, Run, RunEvent
-from agentflow.db.models.operations import AuditEvent, Fire, ManualDate, Scheduler, Trigger
+from agentflow.db.models.operations import AuditEvent, Fire, ManualDate, RunEnd, RunWaiter, Scheduler, Trigger
 
 __all__ = [
     "Attempt",
@@ -34,7 +34,9 @@ __all__ = [
     "Output",
     "Pool",
     "Run",
+    "RunEnd",
     "RunEvent",
+    "RunWaiter",
     "Scheduler",
     "Secret",
     "SourceFile",

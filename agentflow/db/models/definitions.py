@@ -114,8 +114,10 @@ class VersionNode(Model):
     node_id: Mapped[str]
     type: Mapped[str]
     trigger_rule: Mapped[str]
-    gated: Mapped[bool]  #: Has a `when`: the evaluator speaks before it is ready.
+    gated: Mapped[bool]  #: The evaluator speaks before it is ready: `when`, `for_each`, a branch, a sub-run.
     is_leaf: Mapped[bool]
+    mapped: Mapped[No]  #: Has a `for_each`: one node run per item beside its summary.
+    max_parallel: Mapped[int | None]  #: Indexes at once.
     below_branch: Mapped[bool]  #: A direct upstream is a branch: no rule decides before that has chosen.
     n_up: Mapped[int]
     group_id: Mapped[int] = mapped_column(ForeignKey("dispatch_group.id"))

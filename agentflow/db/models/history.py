@@ -42,6 +42,14 @@ class Run(Model):
         CheckConstraint("open_nodes >= 0 AND failed_leaves >= 0", name="counters"),
         Index("ix_run_open", "workflow_id", "state", postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_run_workflow", "workflow_id", "id"),
+        Index(
+            "ix_run_parent",
+            "parent_run_id",
+            "parent_node_no",
+            "parent_map_index",
+            "parent_seq",
+            postgresql_where=text("parent_run_id IS NOT NULL"),
+        ),
         Index("ix_run_timeout", "timeout_at", postgresql_where=text("state = 'running' AND timeout_at IS NOT NULL")),
         BY_ID,
     )
@@ -60,6 +68,11 @@ class Run(Model):
     hidden: Mapped[No]  #: `run FILE`: left out of lists by default.
     reserved_for: Mapped[uuid.UUID | None]  #: Only this scheduler starts it, while its heartbeat lives.
     chain_depth: Mapped[SmallZero]  #: Event chains carry a depth.
+    parent_run_id: Mapped[uuid.UUID | None]  #: Of a sub-run: the run whose `workflow` node made it.
+    parent_node_no: Mapped[int | None]
+    parent_map_index: Mapped[int | None]
+    parent_seq: Mapped[int | None]  #: Its number among the sub-runs of that node run, from 0; in addresses.
+    sub_depth: Mapped[SmallZero]  #: Sub-runs around it.
     created_at: Mapped[Now]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -86,7 +99,11 @@ class NodeRun(Model):
             name="slotted_has_attempt",
         ),
         CheckConstraint("(state = 'ready') <= (ready_at IS NOT NULL)", name="ready_has_time"),
-        CheckConstraint("(state IN ('retrying', 'deferred')) <= (resume_at IS NOT NULL)", name="waiting_has_due"),
+        CheckConstraint("(state = 'retrying') <= (resume_at IS NOT NULL)", name="retrying_has_due"),
+        CheckConstraint(
+            "(state = 'deferred') <= (resume_at IS NOT NULL OR resume_key IS NOT NULL)", name="deferred_has_reason"
+        ),
+        CheckConstraint("map_open >= 0 AND map_success >= 0 AND map_failed >= 0", name="map_counters"),
         CheckConstraint(
             "up_success >= 0 AND up_failed >= 0 AND up_upstream_failed >= 0 AND up_skipped >= 0"
             " AND up_success + up_failed + up_upstream_failed + up_skipped <= n_up",
@@ -128,8 +145,13 @@ class NodeRun(Model):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     resume_at: Mapped[datetime | None]  #: When a retry, a deferral or an evaluation is due.
-    resume_key: Mapped[str | None]
+    resume_key: Mapped[str | None]  #: What it waits for, when that is not a time alone.
+    resume_state: Mapped[Json | None]  #: What a deferred attempt wants to know when its next turn comes.
     error: Mapped[Json | None]
+    item: Mapped[Json | None]  #: Of an index of a mapped node: its element of the list.
+    map_open: Mapped[Zero]  #: Of a mapped node's summary row: indexes that are not final, and how the others ended.
+    map_success: Mapped[Zero]
+    map_failed: Mapped[Zero]  #: failed, upstream_failed, cancelled.
 
 
 class Attempt(Model):

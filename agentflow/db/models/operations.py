@@ -57,6 +57,26 @@ class ManualDate(Model):
     run_id: Mapped[uuid.UUID]
 
 
+class RunEnd(Model):
+    """Outbox: a run has ended and not everybody who waits for that has been told."""
+
+    __tablename__ = "run_end"
+
+    run_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    at: Mapped[Now]
+
+
+class RunWaiter(Model):
+    """A deferred node run that waits for the end of another run."""
+
+    __tablename__ = "run_waiter"
+
+    awaited_run_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    node_no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    map_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class Scheduler(Model):
     """A scheduler process and its heartbeat."""
 
