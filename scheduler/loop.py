@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
@@ -23,13 +22,12 @@ from agentflow.db.queries import claims, due
 from agentflow.db.queries.attempts import attempt_id, attempts_to_stop, open_attempts
 from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.starts import start_waiting
-from agentflow.ids import fencing_token
 from agentflow.settings import Settings
-from agentflow.workload import ErrorInfo, Finished, Outcome, Started, Workload
+from agentflow.workload import ErrorInfo, Finished, Outcome, Started
 from executors.base import Executor
-from scheduler import choose, guarded
+from scheduler import guarded
 from scheduler.apply import Applied, Loss, apply_events
-from scheduler.dispatch import Dispatcher
+from scheduler.claiming import Claimed, Claimer
 from scheduler.identity import Identity
 from scheduler.inbox import HOLD_STARTS, Inbox
 from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
@@ -39,14 +37,6 @@ log = logging.getLogger(__name__)
 POLL = 5.0  #: Seconds between looks at the database when nothing wakes the loop: the safety net.
 AUDIT = 30.0  #: Seconds between looks for attempts that are ours in the database and unknown here.
 BATCH = 500  #: Events applied in one transaction.
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    executors: dict[str, str] = field(default_factory=dict)  #: Attempt id -> executor.
-    workloads: list[Workload] = field(default_factory=list)
-    failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
-    more: bool = False
 
 
 class Loop:
@@ -67,7 +57,6 @@ class Loop:
     ) -> None:
         """`start_runs`: start small queued runs too; the others are left to the starter."""
         self._engine = engine
-        self._settings = settings
         self._identity = identity
         self._executors = executors
         self._inbox = inbox
@@ -75,7 +64,7 @@ class Loop:
         self._on_runs_changed = on_runs_changed
         self._on_dead = on_dead
         self._start_runs = start_runs
-        self._dispatcher = Dispatcher(settings)
+        self._claimer = Claimer(settings, identity, executors, on_declared_dead=inbox.wake)
         self._connection: Connection | None = None
         self._starts: dict[str, tuple[float, Started]] = {}
         self._pending: list[Started | Finished] = []
@@ -180,7 +169,7 @@ class Loop:
                 started = (
                     start_waiting(connection, small_only=True) if start and not batch and not self._draining else []
                 )
-                claimed = self._claim(connection)
+                claimed = Claimed() if self._draining else self._claimer.claim(connection, self._oldest)
         except Exception as error:
             if is_disconnect(error):
                 raise
@@ -194,7 +183,9 @@ class Loop:
         self._settle_batch(batch)
         if applied is not None:
             self._after(applied)
-        self._submit(claimed)
+        self._live.update(claimed.executors)
+        for event in self._claimer.submit(claimed):
+            self._inbox.emit(event)
         if started:
             self._on_due()
             self._on_runs_changed()  # they may have timeouts, which the starter watches
@@ -339,61 +330,3 @@ class Loop:
                 log.warning("attempts_written_off", extra={"count": len(losses)})
                 self._after(apply_events(connection, [], losses))
         self._audit_at = time.monotonic() + AUDIT
-
-    # -- claim and dispatch ------------------------------------------------------------------------------------------
-    def _claim(self, connection: Connection) -> _Claimed:
-        """Claim as much as the executors take, and build its workloads."""
-        slots = guarded.free_slots(self._executors)
-        if self._draining or not any(slots.values()) or not self._identity.may_claim:
-            return _Claimed()
-        taken, more = self._take(connection, slots)
-        if not taken:
-            return _Claimed()
-        workloads, failed = self._dispatcher.build(connection, taken)
-        return _Claimed({attempt_id(claim.key): claim.executor for claim in taken}, workloads, failed, more)
-
-    def _submit(self, claimed: _Claimed) -> None:
-        """Hand over what was claimed, once that is committed."""
-        self._live.update(claimed.executors)
-        for name, executor in self._executors.items():
-            mine = [workload for workload in claimed.workloads if claimed.executors[workload.attempt_id] == name]
-            if mine:
-                claimed.failed.extend(guarded.submit(name, executor, mine))
-        for event in claimed.failed:
-            self._inbox.emit(event)
-
-    def _take(self, connection: Connection, slots: dict[str, int]) -> tuple[list[claims.Claim], bool]:
-        default, me = self._settings.executor, self._identity.id
-        free = [name for name, count in slots.items() if count > 0]
-        groups, alive = claims.lock_groups(
-            connection,
-            me=me,
-            reserved_only=self._identity.reserved_only,
-            queues=self._settings.served_queues,
-            executors=[*free, ""] if default in free else free,
-            oldest=self._oldest,
-        )
-        if not alive and not self._draining:
-            self._identity.declared_dead(me)
-            self._inbox.wake()
-        if not groups or not alive:
-            return [], False
-        usage = claims.lock_usage(connection, groups, oldest=self._oldest)
-        most = choose.limits(groups, usage, slots, default)
-        if not most:
-            return [], False
-        candidates = claims.take_candidates(connection, most, oldest=self._oldest)
-        by_id = {group.id: group for group in groups}
-        chosen = choose.choose(candidates, by_id, usage, slots, default)
-        taken = [
-            claims.Claim(
-                (c.run_id, c.node_no, c.map_index, c.attempt + 1),
-                c.version_id,
-                by_id[c.group_id].executor or default,
-                fencing_token(),
-            )
-            for c in chosen
-        ]
-        if taken:
-            claims.write_claims(connection, taken, me=me)
-        return taken, bool(taken) and len(candidates) >= sum(most.values())

@@ -73,7 +73,7 @@ def test_a_claim_that_always_fails_ends_the_tick_instead_of_spinning(kit, monkey
         calls.append(1)
         raise ProgrammingError("", {}, Exception("no such function"))
 
-    monkeypatch.setattr(kit.loop, "_take", broken)
+    monkeypatch.setattr(kit.loop._claimer, "_take", broken)
     kit.apply({"a": {}})
     kit.create()
     kit.starter.work()

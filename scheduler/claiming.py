@@ -1,0 +1,105 @@
+"""Claim and dispatch: which ready node runs start now, and what the executors are given (ENGINE 4)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from agentflow.db.queries import claims
+from agentflow.db.queries.attempts import attempt_id
+from agentflow.ids import fencing_token
+from agentflow.settings import Settings
+from agentflow.workload import Finished, Workload
+from executors.base import Executor
+from scheduler import choose, guarded
+from scheduler.dispatch import Dispatcher
+from scheduler.identity import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a transaction took; handed over once that is committed."""
+
+    executors: dict[str, str] = field(default_factory=dict)  #: Attempt id -> executor.
+    workloads: list[Workload] = field(default_factory=list)
+    failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
+    more: bool = False  #: There may be more to claim.
+
+
+class Claimer:
+    """Takes as much as the executors have room for. For the loop's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        executors: Mapping[str, Executor],
+        *,
+        on_declared_dead: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._executors = executors
+        self._on_declared_dead = on_declared_dead
+        self._dispatcher = Dispatcher(settings)
+
+    def claim(self, connection: Connection, oldest: uuid.UUID) -> Claimed:
+        """Claim as much as the executors take, and build its workloads; `oldest`: no open run is older."""
+        slots = guarded.free_slots(self._executors)
+        if not any(slots.values()) or not self._identity.may_claim:
+            return Claimed()
+        taken, more = self._take(connection, slots, oldest)
+        if not taken:
+            return Claimed()
+        workloads, failed = self._dispatcher.build(connection, taken)
+        return Claimed({attempt_id(claim.key): claim.executor for claim in taken}, workloads, failed, more)
+
+    def submit(self, claimed: Claimed) -> list[Finished]:
+        """Hand over what was claimed; returns the ends of attempts that no executor took or that could not begin."""
+        failed = list(claimed.failed)
+        for name, executor in self._executors.items():
+            mine = [workload for workload in claimed.workloads if claimed.executors[workload.attempt_id] == name]
+            if mine:
+                failed.extend(guarded.submit(name, executor, mine))
+        return failed
+
+    def _take(
+        self, connection: Connection, slots: dict[str, int], oldest: uuid.UUID
+    ) -> tuple[list[claims.Claim], bool]:
+        default, me = self._settings.executor, self._identity.id
+        free = [name for name, count in slots.items() if count > 0]
+        groups, alive = claims.lock_groups(
+            connection,
+            me=me,
+            reserved_only=self._identity.reserved_only,
+            queues=self._settings.served_queues,
+            executors=[*free, ""] if default in free else free,
+            oldest=oldest,
+        )
+        if not alive:
+            self._identity.declared_dead(me)
+            self._on_declared_dead()
+        if not groups or not alive:
+            return [], False
+        usage = claims.lock_usage(connection, groups, oldest=oldest)
+        most = choose.limits(groups, usage, slots, default)
+        if not most:
+            return [], False
+        candidates = claims.take_candidates(connection, most, oldest=oldest)
+        by_id = {group.id: group for group in groups}
+        chosen = choose.choose(candidates, by_id, usage, slots, default)
+        taken = [
+            claims.Claim(
+                (c.run_id, c.node_no, c.map_index, c.attempt + 1),
+                c.version_id,
+                by_id[c.group_id].executor or default,
+                fencing_token(),
+            )
+            for c in chosen
+        ]
+        if taken:
+            claims.write_claims(connection, taken, me=me)
+        return taken, bool(taken) and len(candidates) >= sum(most.values())
