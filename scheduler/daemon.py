@@ -17,6 +17,7 @@ from agentflow.settings import Settings
 from executors import registry
 from executors.base import Executor, ExecutorContext
 from scheduler.duties import Duties, make_partitions
+from scheduler.ends import EndHandler, RunEnds
 from scheduler.fires import Fires
 from scheduler.folder import FolderSync
 from scheduler.gates import Gates
@@ -37,6 +38,11 @@ GRACE = 3.0  #: Seconds that running attempts get at shutdown; the whole shutdow
 SWITCH_INTERVAL = 0.0005  # seconds
 
 
+def end_handlers() -> list[EndHandler]:
+    """Who acts on ended runs; those that lock workflows come before those that lock runs."""
+    return []
+
+
 class Daemon:
     """A running scheduler. `reserved_only` makes the small one inside `agentflow run FILE`."""
 
@@ -53,6 +59,7 @@ class Daemon:
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.gates = Gates(self.engine, self.identity, self.inbox.wake)
+        self.ends = RunEnds(self.engine, self.identity, end_handlers(), self._runs_started)
         self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(
             self.engine,
@@ -61,13 +68,13 @@ class Daemon:
             self._executors,
             self.inbox,
             on_due=self.gates.wake,
-            on_runs_changed=self.starter.wake,
+            on_runs_changed=self._runs_changed,
             on_dead=self._begin_again,
             start_runs=not reserved_only,
         )
         self._heartbeat = Heartbeat(self.engine, self.identity, self.inbox.wake)
-        self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter]
-        later = [self.starter.wake, self.gates.wake]
+        self._services: list[Service] = [self._heartbeat, self.gates, self.loop, self.starter, self.ends]
+        later = [self.starter.wake, self.gates.wake, self.ends.wake]
         if not reserved_only:
             fires = Fires(self.engine, self.starter.wake)
             later.append(fires.wake)
@@ -136,6 +143,10 @@ class Daemon:
     def _runs_started(self) -> None:
         self.inbox.wake()
         self.gates.wake()
+
+    def _runs_changed(self) -> None:
+        self.starter.wake()
+        self.ends.wake()
 
     def _begin_again(self) -> None:
         """Others have taken over our attempts: kill them and go on under a new id. The loop's thread calls it.

@@ -31,6 +31,8 @@ from agentflow.workload import ExecutorEvent, Finished
 from executors.base import ExecutorContext
 from executors.stub import StubExecutor
 from scheduler.consistency import Consistency
+from scheduler.daemon import end_handlers
+from scheduler.ends import RunEnds
 from scheduler.gates import Gates
 from scheduler.identity import Identity, register
 from scheduler.inbox import Inbox
@@ -44,7 +46,7 @@ MAX_ROUNDS = 400  #: A run that has not come to rest by then never will.
 _PROGRESS = text("""
 SELECT (SELECT coalesce(sum(event_seq), 0) FROM run), (SELECT count(*) FROM attempt),
   (SELECT count(*) FROM node_run WHERE state = 'ready'), (SELECT count(*) FROM node_run WHERE state = 'retrying'),
-  (SELECT count(*) FROM node_run WHERE resume_at <= clock_timestamp())
+  (SELECT count(*) FROM node_run WHERE resume_at <= clock_timestamp()), (SELECT count(*) FROM run_end)
 """)
 
 #: Counters as they are stored beside the same counted from the states of the node runs.
@@ -88,7 +90,7 @@ def branch(*targets: str, needs: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Kit:
-    """One scheduler's loop, starter and gates over the stub executor, run by hand. Several may share a database."""
+    """One scheduler's loop, starter, gates and ends over the stub executor, run by hand. Several may share a database."""
 
     def __init__(self, engine: Engine, folder: Path, *, parallelism: int = 1000) -> None:
         self.engine = engine
@@ -103,6 +105,7 @@ class Kit:
         self.own = make_engine(engine.url.render_as_string(hide_password=False), keyed=True)
         self.starter = Starter(self.own, lambda: None)
         self.gates = Gates(self.own, self.identity, lambda: None)
+        self.ends = RunEnds(self.own, self.identity, end_handlers(), lambda: None)
         self.loop = Loop(self.own, self.settings, self.identity, {"stub": self.stub}, self.inbox)
         transact(engine, partial(register, identity=self.identity, settings=self.settings))
 
@@ -124,6 +127,7 @@ class Kit:
                 connection.execute(text(f"DELETE FROM {table}"))
             connection.execute(text("UPDATE workflow SET name = name || '-' || id"))
             connection.execute(text("DELETE FROM manual_date"))
+            connection.execute(text("DELETE FROM run_end"))
             connection.execute(text("DELETE FROM scheduler WHERE id <> :me"), {"me": self.identity.id})
 
     # -- definitions and runs ----------------------------------------------------------------------------------------
@@ -181,6 +185,7 @@ class Kit:
         for _ in range(MAX_ROUNDS):
             self.starter.work()
             self.gates.work()
+            self.ends.work()
             self.tick()
             now = tuple(self.row(_PROGRESS))
             if now == before and not self.inbox._events and not self.loop._starts and not self.loop._pending:

@@ -104,6 +104,9 @@ WITH k AS MATERIALIZED (
   FROM unnest(CAST(:r_ids AS uuid[]), CAST(:r_states AS text[]), CAST(:r_seqs AS bigint[]), CAST(:r_opens AS int[]),
     CAST(:r_leaves AS int[]), CAST(:r_ended AS boolean[])) AS t(id, state, event_seq, open_nodes, failed_leaves, ended)
   WHERE run.id = t.id AND run.id = ANY(CAST(:r_ids AS uuid[]))
+), x AS (
+  INSERT INTO run_end (run_id) SELECT id FROM unnest(CAST(:r_ids AS uuid[]), CAST(:r_ended AS boolean[])) AS t(id, ended)
+  WHERE t.ended ON CONFLICT DO NOTHING
 ), e AS (
   INSERT INTO run_event (run_id, seq, at, kind, node_no, map_index, attempt, state, detail)
   SELECT run_id, seq, CAST(:now AS timestamptz), kind, node_no, map_index, attempt, state, CAST(detail AS json)
