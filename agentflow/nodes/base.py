@@ -79,3 +79,32 @@ class NodeType(Generic[ConfigT]):
     def run(self, config: ConfigT, context: NodeContext) -> Any:
         """Do the work; return JSON."""
         raise NotImplementedError
+
+
+class AsyncNodeType(NodeType[ConfigT]):
+    """A kind of node that only waits for others, most of all for the network: many attempts share a process.
+
+    Executors that have I/O lanes run `arun` of many attempts on one event loop (docs/executors.md); the others call
+    `run`, which gives it a loop of its own. So `arun` must not block, must let `CancelledError` through within
+    moments, and must leave alone what belongs to the whole process: working directory, environment, signals, threads
+    that stay. Only types of AgentFlow itself are trusted with that; others get a process of their own all the same.
+    """
+
+    async def arun(self, config: ConfigT, context: NodeContext) -> Any:
+        """Do the work; return JSON."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Give back what the attempts of the running event loop share, such as open connections."""
+
+    def run(self, config: ConfigT, context: NodeContext) -> Any:
+        """The same on a loop of its own, in a process of its own."""
+        import asyncio  # slow to import, and the command line reads this module
+
+        return asyncio.run(self._alone(config, context))
+
+    async def _alone(self, config: ConfigT, context: NodeContext) -> Any:
+        try:
+            return await self.arun(config, context)
+        finally:
+            await self.aclose()

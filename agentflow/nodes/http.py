@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from agentflow.nodes.base import NodeConfig, NodeContext, NodeType
+from agentflow.nodes.base import AsyncNodeType, NodeConfig, NodeContext
 from agentflow.nodes.fields import Duration, ScalarText
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -112,7 +112,7 @@ class HttpConfig(NodeConfig):
         return False
 
 
-class HttpNode(NodeType[HttpConfig]):
+class HttpNode(AsyncNodeType[HttpConfig]):
     """One exchange with a server, redirects followed."""
 
     name = "http"
@@ -120,8 +120,14 @@ class HttpNode(NodeType[HttpConfig]):
     description = "Sends a request and returns status, headers and body; a JSON body is parsed."
     Config = HttpConfig
 
-    def run(self, config: HttpConfig, context: NodeContext) -> dict[str, Any]:
+    async def arun(self, config: HttpConfig, context: NodeContext) -> dict[str, Any]:
         """`{status, headers, body}`; with `encoding: base64` when the body is neither JSON nor text."""
         from agentflow.nodes.http_exchange import exchange  # httpx is slow to import, and only this type needs it
 
-        return exchange(config, context)
+        return await exchange(config, context)
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop keeps."""
+        from agentflow.nodes.http_client import close_clients
+
+        await close_clients()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import httpx
@@ -13,6 +15,7 @@ import httpx
 _TEXTUAL: Final = ("xml", "html", "javascript", "x-www-form-urlencoded", "yaml", "csv", "ndjson", "jsonl")
 _GZIP_START: Final = b"\x1f"
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_STEP: Final = 256 * 1024  # bytes unpacked at once; other attempts have their turn in between
 
 
 class BodyTooLarge(ValueError):
@@ -23,7 +26,7 @@ class BodyBroken(ValueError):
     """The body is not what its headers say."""
 
 
-def read_body(response: httpx.Response, limit: int, *, cut: bool = False) -> bytes:
+async def read_body(response: httpx.Response, limit: int, *, cut: bool = False) -> bytes:
     """The unpacked body.
 
     Args:
@@ -37,12 +40,13 @@ def read_body(response: httpx.Response, limit: int, *, cut: bool = False) -> byt
     """
     data = bytearray()
     try:
-        for piece in _unpacked(response, limit + 1):
-            data += piece
-            if len(data) > limit:
-                if cut:
-                    return bytes(data[:limit])
-                raise BodyTooLarge(f"the body is larger than the {limit:,} bytes that an output may have")
+        async with aclosing(_unpacked(response, min(limit + 1, _STEP))) as pieces:
+            async for piece in pieces:
+                data += piece
+                if len(data) > limit:
+                    if cut:
+                        return bytes(data[:limit])
+                    raise BodyTooLarge(f"the body is larger than the {limit:,} bytes that an output may have")
     except zlib.error as error:
         raise BodyBroken(f"the body cannot be unpacked: {error}") from error
     return bytes(data)
@@ -71,16 +75,17 @@ def value_of(content_type: str, data: bytes) -> dict[str, Any]:
     return {"body": base64.b64encode(data).decode(), "encoding": "base64"} if "\0" in text else {"body": text}
 
 
-def _unpacked(response: httpx.Response, room: int) -> Iterator[bytes]:
+async def _unpacked(response: httpx.Response, room: int) -> AsyncGenerator[bytes, None]:
     """The body in pieces of at most `room` bytes, however much the sender packed into one."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in {"", "identity"}:
-        yield from response.iter_raw()
+        async for piece in response.aiter_raw():
+            yield piece
         return
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise BodyBroken(f"the body is packed as {encoding}; only gzip and deflate are known")
     unpacker, whole = None, False
-    for packed in response.iter_raw():
+    async for packed in response.aiter_raw():
         rest = packed
         while rest:
             if unpacker is None:
@@ -88,6 +93,7 @@ def _unpacked(response: httpx.Response, room: int) -> Iterator[bytes]:
                     return  # padding after the end
                 unpacker = _unpacker(encoding, rest)
             yield unpacker.decompress(rest, room)
+            await asyncio.sleep(0)
             rest, whole = unpacker.unconsumed_tail, unpacker.eof
             if whole:  # gzip allows several members in a row
                 rest, unpacker = unpacker.unused_data, None

@@ -1,52 +1,22 @@
-"""The pooled HTTP client of a runner process: checked addresses, and one deadline over everything a request does.
-
-httpx and httpcore limit each read and write. A server that sends one byte at a time would hold a node for ever, so
-the streams here take the time that is left until the deadline of the running request instead.
-"""
+"""The pooled HTTP client of an event loop, which connects to checked addresses only."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
-import ssl
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import httpcore
 import httpx
 
-from agentflow.nodes.http_guard import Address, resolve
+from agentflow.nodes.http_guard import resolve
 
-_PIECE: Final = 64 * 1024  # bytes per write, so that the deadline is looked at in between
 _IDLE: Final = 3.0  # seconds a connection waits for its next request; below the 5 s at which many servers close
-
-_deadline: ContextVar[float] = ContextVar("http_deadline")
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Limit everything that is requested inside, in this thread, to so many seconds in all."""
-    token = _deadline.set(time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
-
-
-def time_left() -> float:
-    """Seconds until the deadline.
-
-    Raises:
-        httpcore.ReadTimeout: There are none left.
-    """
-    left = _deadline.get() - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout
-    return left
+_KEPT: Final = 100  # idle connections kept
+_LOOKUPS: Final = 64  # names looked up at once, each in a thread
 
 
 class Client:
@@ -57,151 +27,110 @@ class Client:
     """
 
     def __init__(self, *, allow_private: bool) -> None:
-        self._pool = httpcore.ConnectionPool(
+        self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(),
-            max_connections=100,
+            max_connections=None,  # an attempt has one connection, and attempts are counted elsewhere
+            max_keepalive_connections=_KEPT,
             keepalive_expiry=_IDLE,
             network_backend=_Backend(allow_private=allow_private),
         )
 
-    def send(self, request: httpx.Request) -> httpx.Response:
-        """The response with its body still to be read; close it, or use it in a `with`.
+    async def send(self, request: httpx.Request, *, patience: float) -> httpx.Response:
+        """The response with its body still to be read; close it.
+
+        Args:
+            request: With its whole body.
+            patience: Seconds for finding a connection; what comes after is for the caller to limit.
 
         Raises:
             NodeFailed: The address is refused or unknown.
             Exception: One of httpcore's: timeouts, network and protocol errors.
         """
         url = request.url
-        answer = self._pool.handle_request(
+        answer = await self._pool.handle_async_request(
             httpcore.Request(
                 method=request.method,
                 url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
                 headers=request.headers.raw,
                 content=request.read(),
-                extensions={"timeout": {"pool": time_left()}},
+                extensions={"timeout": {"connect": patience}},
             )
         )
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), request=request)
 
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Client]] = WeakKeyDictionary()
+
 
 def client(*, allow_private: bool) -> Client:
-    """The client of this process; safe to use from several threads."""
-    return _client(os.getpid(), allow_private)
+    """The client of the running event loop; a connection made with `allow_private` is never used without it."""
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    if allow_private not in clients:
+        clients[allow_private] = Client(allow_private=allow_private)
+    return clients[allow_private]
 
 
-@cache
-def _client(pid: int, allow_private: bool) -> Client:  # noqa: ARG001 - connections do not survive a fork
-    return Client(allow_private=allow_private)
+async def close_clients() -> None:
+    """Close the clients of the running event loop."""
+    for found in _clients.pop(asyncio.get_running_loop(), {}).values():
+        await found.aclose()
 
 
-class _Body(httpx.SyncByteStream):
+class _Body(httpx.AsyncByteStream):
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._answer.iter_stream()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._answer.aiter_stream():
+            yield piece
 
-    def close(self) -> None:
-        self._answer.close()
+    async def aclose(self) -> None:
+        await self._answer.aclose()
 
 
-class _Backend(httpcore.NetworkBackend):
+class _Backend(httpcore.AsyncNetworkBackend):
     """Connects to checked addresses only."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._network = httpcore.AnyIOBackend()
 
-    def connect_tcp(
+    async def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline stands in
-        local_address: str | None = None,  # noqa: ARG002 - not used by our pool
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - not used by our pool
-    ) -> httpcore.NetworkStream:
-        addresses = resolve(host, port, allow_private=self._allow_private, timeout=time_left())
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        assert timeout is not None  # `send` gives it
+        ends = time.monotonic() + timeout
+        async with self._lookups:
+            addresses = await resolve(host, port, allow_private=self._allow_private, patience=timeout)
         problem: Exception = httpcore.ConnectError(f"{host} has no address")
         for number, address in enumerate(addresses):
+            share = max(0.0, ends - time.monotonic()) / (len(addresses) - number)
             try:
-                return _Stream(_connect(address, time_left() / (len(addresses) - number)))
-            except TimeoutError:
-                problem = httpcore.ConnectTimeout()
-            except OSError as error:
-                problem = httpcore.ConnectError(error.strerror or str(error))
+                return await self._network.connect_tcp(
+                    str(address.sockaddr[0]), port, share, local_address, socket_options
+                )
+            except httpcore.ConnectTimeout as error:
+                problem = error
+            except httpcore.ConnectError as error:
+                problem = httpcore.ConnectError(_reason(error))
         raise problem
 
 
-def _connect(address: Address, timeout: float) -> socket.socket:
-    connection = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(timeout)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.connect(address.sockaddr)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-class _Stream(httpcore.NetworkStream):
-    """A socket whose every operation ends at the deadline."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline stands in
-        self._socket.settimeout(time_left())
-        try:
-            return self._socket.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline stands in
-        rest = memoryview(buffer)
-        try:
-            while rest:
-                self._socket.settimeout(time_left())
-                rest = rest[self._socket.send(rest[:_PIECE]) :]
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout from error
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline stands in
-    ) -> httpcore.NetworkStream:
-        try:
-            self._socket.settimeout(time_left())
-            return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
-        except TimeoutError as error:
-            self.close()
-            raise httpcore.ConnectTimeout from error
-        except OSError as error:  # certificates that do not fit too
-            self.close()
-            raise httpcore.ConnectError(str(error)) from error
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            return _is_readable(self._socket)
-        if info == "ssl_object" and isinstance(self._socket, ssl.SSLSocket):
-            return self._socket
-        return None
-
-
-def _is_readable(connection: socket.socket) -> bool:
-    """Whether an idle connection has something to say: mostly that the server closed it."""
-    import select
-
-    if connection.fileno() < 0:
-        return True
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
+def _reason(error: BaseException) -> str:
+    """What the system said; asyncio, anyio and httpcore wrap it in words of their own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
-from contextlib import closing
+from contextlib import aclosing
 from typing import Any, Final
 
 import httpcore
@@ -15,11 +16,12 @@ from agentflow.durations import format_duration
 from agentflow.nodes.base import NodeContext, NodeFailed
 from agentflow.nodes.http import HttpConfig
 from agentflow.nodes.http_body import BodyTooLarge, read_body, value_of
-from agentflow.nodes.http_client import client, deadline
+from agentflow.nodes.http_client import client
 
 MAX_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _EXCERPT: Final = 500  # characters of an unexpected response that go into the error
+_LARGE: Final = 64 * 1024  # bytes of a body that is parsed in a thread, so that other attempts have their turn
 _BROKEN: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -30,20 +32,27 @@ _BROKEN: Final = (
 _HARMLESS: Final = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 
 
-def exchange(config: HttpConfig, context: NodeContext) -> dict[str, Any]:
+async def exchange(config: HttpConfig, context: NodeContext) -> dict[str, Any]:
     """Send the request, follow redirects, read the response.
 
     Raises:
         NodeFailed: Refused address, network trouble, timeout, unexpected status, or a body that is too large or not
             what it says it is.
     """
-    with deadline(config.timeout.total_seconds()):
-        request = first_request(config)
-        for _ in range(MAX_REDIRECTS + 1):
-            outcome = _hop(request, config, context)
-            if not isinstance(outcome, httpx.Request):
-                return outcome
-            request = outcome
+    request = first_request(config)
+    seconds = config.timeout.total_seconds()
+    ends = time.monotonic() + seconds
+    try:
+        # httpcore limits each read and write; a server that sends one byte at a time would hold a node for ever.
+        async with asyncio.timeout(seconds):
+            for _ in range(MAX_REDIRECTS + 1):
+                outcome = await _hop(request, config, context, ends)
+                if not isinstance(outcome, httpx.Request):
+                    return outcome
+                request = outcome
+    except (TimeoutError, httpcore.TimeoutException) as error:
+        limit = format_duration(config.timeout)
+        raise NodeFailed(f"{_what(request)} took longer than its timeout of {limit}", kind="Timeout") from error
     raise NodeFailed(f"more than {MAX_REDIRECTS} redirects, the last to {shown(request.url)}", kind="TooManyRedirects")
 
 
@@ -102,40 +111,48 @@ def shown(url: httpx.URL) -> str:
     return str(url.copy_with(query=None, fragment=None, userinfo=b""))
 
 
-def _hop(request: httpx.Request, config: HttpConfig, context: NodeContext) -> httpx.Request | dict[str, Any]:
-    what = f"{request.method} {shown(request.url)}"
+def _what(request: httpx.Request) -> str:
+    return f"{request.method} {shown(request.url)}"
+
+
+async def _hop(
+    request: httpx.Request, config: HttpConfig, context: NodeContext, ends: float
+) -> httpx.Request | dict[str, Any]:
+    what = _what(request)
     began = time.monotonic()
     try:
-        with closing(client(allow_private=context.allow_private_http).send(request)) as response:
+        answer = await client(allow_private=context.allow_private_http).send(request, patience=ends - began)
+        async with aclosing(answer) as response:
             context.log(f"{what}: {_status(response)}, {(time.monotonic() - began) * 1000:.0f} ms")
             location = response.headers.get("Location")
             if response.status_code in _REDIRECTS and location is not None:
                 return redirected(request, response.status_code, location)
-            return _result(what, response, config, context.output_max)
-    except httpcore.TimeoutException as error:
-        limit = format_duration(config.timeout)
-        raise NodeFailed(f"{what} took longer than its timeout of {limit}", kind="Timeout") from error
+            return await _result(what, response, config, context.output_max)
     except _BROKEN as error:
         raise NodeFailed(f"{what}: {error or type(error).__name__}", kind=type(error).__name__) from error
 
 
-def _result(what: str, response: httpx.Response, config: HttpConfig, limit: int) -> dict[str, Any]:
+async def _result(what: str, response: httpx.Response, config: HttpConfig, limit: int) -> dict[str, Any]:
     if not config.accepts(response.status_code):
         expected = ", ".join(config.expect)
-        begins = _excerpt(response)
+        begins = await _excerpt(response)
         said = f"; the body begins: {begins}" if begins else ""
         raise NodeFailed(f"{what} answered {_status(response)}, expected {expected}{said}", kind="HttpStatus")
     try:
-        data = read_body(response, limit)
-        body = value_of(response.headers.get("Content-Type", ""), data)
+        data = await read_body(response, limit)
+        content_type = response.headers.get("Content-Type", "")
+        if len(data) > _LARGE:
+            body = await asyncio.to_thread(value_of, content_type, data)
+        else:
+            body = value_of(content_type, data)
     except ValueError as error:
         raise NodeFailed(f"{what}: {error}", kind=type(error).__name__) from error
     return {"status": response.status_code, "headers": dict(response.headers), **body}
 
 
-def _excerpt(response: httpx.Response) -> str:
+async def _excerpt(response: httpx.Response) -> str:
     try:
-        data = read_body(response, 64 * 1024, cut=True)
+        data = await read_body(response, 64 * 1024, cut=True)
     except (ValueError, BodyTooLarge):
         return ""
     text = " ".join(data.decode("utf-8", "replace").split())

@@ -7,8 +7,11 @@ rebinding) lead inside.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
@@ -78,14 +81,14 @@ def why_refused(text: str) -> str | None:
     return reason or (None if plain in _GLOBAL_V6 else "reserved")
 
 
-def resolve(host: str, port: int, *, allow_private: bool, timeout: float) -> list[Address]:
+async def resolve(host: str, port: int, *, allow_private: bool, patience: float) -> list[Address]:
     """Look a name up and check all that it leads to; one refused address refuses the name.
 
     Raises:
-        NodeFailed: The name is not known, leads to a refused address, or the resolver takes longer than `timeout`
+        NodeFailed: The name is not known, leads to a refused address, or the resolver takes longer than `patience`
             seconds.
     """
-    found = _look_up(host, port, timeout)
+    found = await _look_up(host, port, patience)
     if not found:
         raise NodeFailed(f"{host} has no address", kind="NameNotResolved")
     for address in () if allow_private else found:
@@ -97,27 +100,52 @@ def resolve(host: str, port: int, *, allow_private: bool, timeout: float) -> lis
     return found
 
 
-def _look_up(host: str, port: int, timeout: float) -> list[Address]:
-    """`getaddrinfo` knows no timeout, so it runs in a thread that is left behind when it takes too long."""
-    answer: list[list[Address] | Exception] = []
+async def _look_up(host: str, port: int, patience: float) -> list[Address]:
+    """`getaddrinfo` blocks and knows no timeout, so it runs in a thread that is left behind when it takes too long."""
+    try:
+        if _is_address(host):
+            return _addresses(host, port)
+        async with asyncio.timeout(max(patience, 0)):
+            return await _in_thread(lambda: _addresses(host, port))
+    except TimeoutError as error:
+        raise NodeFailed(f"looking up {host} took longer than the timeout", kind="Timeout") from error
+    except (OSError, UnicodeError) as error:
+        raise NodeFailed(f"{host} cannot be resolved: {error}", kind="NameNotResolved") from error
+
+
+def _is_address(host: str) -> bool:
+    """Whether nobody has to be asked."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _in_thread(function: Callable[[], list[Address]]) -> list[Address]:
+    """Not in asyncio's own threads: those are few, and a loop waits for them at its end."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Address]] = loop.create_future()
+
+    def settle(found: list[Address] | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(found or [])
 
     def ask() -> None:
+        found, problem = None, None
         try:
-            answer.append(_addresses(host, port))
-        except Exception as error:  # noqa: BLE001 - raised again by the caller
-            answer.append(error)
+            found = function()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+            problem = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, found, problem)
 
-    thread = threading.Thread(target=ask, name="resolve", daemon=True)
-    thread.start()
-    thread.join(max(timeout, 0))
-    if not answer:
-        raise NodeFailed(f"looking up {host} took longer than the timeout", kind="Timeout")
-    result = answer[0]
-    if isinstance(result, OSError | UnicodeError):
-        raise NodeFailed(f"{host} cannot be resolved: {result}", kind="NameNotResolved") from result
-    if isinstance(result, Exception):
-        raise result
-    return result
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    return await answer
 
 
 def _addresses(host: str, port: int) -> list[Address]:

@@ -77,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         self.drip()
 
     def answer_silence(self):
+        self.server.silent.set()
         self.server.gate.wait(20)
         self.close_connection = True
 
@@ -115,12 +116,14 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 512
 
     def __init__(self, host="127.0.0.1"):
         super().__init__((host, 0), Handler)
         self.asked = []
         self.dripped = 0
         self.gate = threading.Event()  # set at the end of the test
+        self.silent = threading.Event()  # set once somebody waits for an answer that does not come
 
     def url(self, path, host="127.0.0.1"):
         return f"http://{host}:{self.server_port}/{path}"

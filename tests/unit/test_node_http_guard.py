@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import threading
@@ -8,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentflow.nodes import http_guard
 from agentflow.nodes.base import NodeFailed
-from agentflow.nodes.http_guard import resolve, why_refused
+from agentflow.nodes.http_guard import why_refused
+
+
+def resolve(host, port, *, allow_private, patience=10):
+    return asyncio.run(http_guard.resolve(host, port, allow_private=allow_private, patience=patience))
+
 
 REFUSED = [
     ("0.0.0.0", "this host"),
@@ -84,7 +91,7 @@ def test_nothing_that_python_calls_not_global_is_allowed(address):
 )  # fmt: skip
 def test_every_spelling_of_this_host_is_refused(host):
     with pytest.raises(NodeFailed, match="AGENTFLOW_ALLOW_PRIVATE_HTTP=true") as caught:
-        resolve(host, 80, allow_private=False, timeout=10)
+        resolve(host, 80, allow_private=False)
     assert caught.value.kind == "AddressRefused"
 
 
@@ -109,19 +116,19 @@ def answers(monkeypatch):
 def test_one_private_address_among_public_ones_refuses_the_name(answers):
     answers("93.184.216.34", "10.0.0.5")
     with pytest.raises(NodeFailed, match=r"intra\.example leads to 10\.0\.0\.5 \(private network\)"):
-        resolve("intra.example", 443, allow_private=False, timeout=10)
+        resolve("intra.example", 443, allow_private=False)
 
 
 def test_private_addresses_are_allowed_by_the_setting(answers):
     answers("10.0.0.5", "fd00::1")
-    found = resolve("intra.example", 443, allow_private=True, timeout=10)
+    found = resolve("intra.example", 443, allow_private=True)
     assert [address.sockaddr for address in found] == [("10.0.0.5", 443), ("fd00::1", 443, 0, 0)]
 
 
 def test_a_name_without_addresses_is_told(answers):
     answers()
     with pytest.raises(NodeFailed, match="nowhere has no address"):
-        resolve("nowhere", 80, allow_private=False, timeout=10)
+        resolve("nowhere", 80, allow_private=False)
 
 
 @pytest.mark.parametrize("host", ["no-such-name.invalid", "a" * 64 + ".example", "a..b"])
@@ -135,7 +142,7 @@ def test_a_name_that_does_not_resolve_is_told(host, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     with pytest.raises(NodeFailed, match="cannot be resolved") as caught:
-        resolve(host, 80, allow_private=False, timeout=10)
+        resolve(host, 80, allow_private=False)
     assert caught.value.kind == "NameNotResolved"
 
 
@@ -144,7 +151,7 @@ def test_a_resolver_that_hangs_is_left_behind_at_the_timeout(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hang.wait(20) and [])
     try:
         with pytest.raises(NodeFailed, match=r"looking up slow\.example took longer") as caught:
-            resolve("slow.example", 80, allow_private=False, timeout=0.05)
+            resolve("slow.example", 80, allow_private=False, patience=0.05)
     finally:
         hang.set()
     assert caught.value.kind == "Timeout"

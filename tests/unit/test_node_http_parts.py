@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -10,9 +11,10 @@ import zlib
 import httpx
 import pytest
 
+from agentflow.nodes import http_body
 from agentflow.nodes.base import NodeFailed
 from agentflow.nodes.http import HttpConfig
-from agentflow.nodes.http_body import BodyBroken, BodyTooLarge, read_body, value_of
+from agentflow.nodes.http_body import BodyBroken, BodyTooLarge, value_of
 from agentflow.nodes.http_exchange import first_request, redirected, shown
 
 
@@ -23,11 +25,16 @@ def config(**given):
 def response(body, encoding=None, piece=1000):
     headers = {"Content-Encoding": encoding} if encoding else {}
 
-    class Pieces(httpx.SyncByteStream):
-        def __iter__(self):
-            return (body[start : start + piece] for start in range(0, len(body), piece))
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            for start in range(0, len(body), piece):
+                yield body[start : start + piece]
 
     return httpx.Response(200, headers=headers, stream=Pieces(), request=httpx.Request("GET", "http://x"))
+
+
+def read_body(response, limit, **given):
+    return asyncio.run(http_body.read_body(response, limit, **given))
 
 
 @pytest.mark.parametrize(
