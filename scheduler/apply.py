@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -26,7 +26,7 @@ from agentflow.db.queries.edges import not_chosen
 from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
-from agentflow.workload import Finished, Outcome, Started
+from agentflow.workload import ErrorInfo, Finished, Outcome, Started
 from scheduler.outcomes import NextStep, decide_outcome
 
 
@@ -80,6 +80,45 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     applied.due += batch.settlement.made_due + len(batch.settlement.unfinished)
     applied.ended = batch.settlement.ended
     return applied
+
+
+def finish_attempt(
+    connection: Connection,
+    settlement: Settlement,
+    key: AttemptKey,
+    outcome: Outcome,
+    output: str | None,
+    error: ErrorInfo | None,
+    *,
+    retry: bool = True,
+) -> FinalNode | None:
+    """End an attempt that no executor holds: a sub-run's. The caller holds the run's lock and decides whose turn it is.
+
+    Args:
+        connection: In a transaction.
+        settlement: Collects what follows; the caller settles the node run that is returned, and writes.
+        key: The attempt.
+        outcome: How it ended.
+        output: JSON text, with a success.
+        error: With a failure.
+        retry: Whether the node's retries apply; not to errors of the scheduler's own expressions.
+
+    Returns:
+        The node run, if it is final now.
+    """
+    attempt = lock_attempts(connection, [key]).attempts.get(key)
+    if attempt is None or not _is_current(attempt):
+        return None
+    batch = _Batch(settlement)
+    step = decide_outcome(attempt, outcome, run_stopping=settlement.runs[key[0]].stopping, now=settlement.now)
+    if outcome is Outcome.FAILED and not retry:
+        step = replace(step, node_state=NodeRunState.FAILED, resume_at=None)
+    if step.node_state is NodeRunState.READY:  # never claimed: the evaluator's side starts it again
+        step = replace(step, node_state=NodeRunState.PENDING, resume_at=settlement.now)
+        settlement.made_due += 1
+    document = error.as_document() if error else None
+    _finish(batch, attempt, step, None, settlement.now, output, document)
+    return batch.finals[0] if batch.finals else None
 
 
 def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started | Finished) -> None:

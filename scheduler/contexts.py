@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries import inputs
+from agentflow.db.queries.gates import items_of
 from agentflow.templates import References
 from scheduler.versions import LoadedVersion
 
@@ -28,6 +30,9 @@ class Asking:
     run_id: uuid.UUID
     version: LoadedVersion
     references: References
+    node_no: int = -1  #: The node itself, where `item` or its own output may be named.
+    map_index: int = NOT_MAPPED
+    own: dict[str, Any] | None = None  #: `{output, state}` of the node's own round before this one.
 
 
 class ContextLoader:
@@ -41,6 +46,7 @@ class ContextLoader:
         runs = self._run_parts(connection, {ask.run_id for ask in asking})
         upstreams, too_large = self._upstreams(connection, asking)
         variables = self._variables(connection, asking)
+        items = self._items(connection, asking)
         contexts: list[dict[str, Any] | None] = []
         for position, ask in enumerate(asking):
             if position in too_large:
@@ -55,7 +61,12 @@ class ContextLoader:
             known = variables.get(ask.version.workspace_id, {})
             every = "vars" in ask.references.dynamic
             named = {name: value for name, value in known.items() if every or name in ask.references.vars}
-            contexts.append({**runs[ask.run_id], "nodes": nodes, "vars": named})
+            if ask.own is not None:
+                nodes[ask.version.node_ids[ask.node_no]] = ask.own
+            context = {**runs[ask.run_id], "nodes": nodes, "vars": named}
+            if ask.map_index != NOT_MAPPED:
+                context |= {"index": ask.map_index, "item": items.get((ask.run_id, ask.node_no, ask.map_index))}
+            contexts.append(context)
         return contexts
 
     def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
@@ -66,6 +77,15 @@ class ContextLoader:
         while len(self._runs) > _RUNS_KEPT:
             self._runs.popitem(last=False)
         return found
+
+    @staticmethod
+    def _items(connection: Connection, asking: Sequence[Asking]) -> dict[tuple[uuid.UUID, int, int], Any]:
+        keys = [
+            (ask.run_id, ask.node_no, ask.map_index)
+            for ask in asking
+            if ask.map_index != NOT_MAPPED and "item" in ask.references.names
+        ]
+        return items_of(connection, keys) if keys else {}
 
     @staticmethod
     def _variables(connection: Connection, asking: Sequence[Asking]) -> dict[int, dict[str, Any]]:
@@ -92,4 +112,10 @@ class ContextLoader:
         ]
         if not wanted:
             return {}, set()
-        return inputs.upstream_values(connection, wanted, cap=INPUT_MAX)
+        mapped = {
+            (ask.run_id, ask.version.numbers[node])
+            for ask in asking
+            for node in ask.references.nodes
+            if node in ask.version.numbers and ask.version.is_mapped(ask.version.numbers[node])
+        }
+        return inputs.upstream_values(connection, wanted, mapped=mapped, cap=INPUT_MAX)

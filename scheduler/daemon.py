@@ -30,6 +30,7 @@ from scheduler.recovery import Recovery
 from scheduler.scratch import Scratch
 from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
+from scheduler.subruns import TellParent
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ SWITCH_INTERVAL = 0.0005  # seconds
 
 def end_handlers() -> list[EndHandler]:
     """Who acts on ended runs; those that lock workflows come before those that lock runs."""
-    return []
+    return [TellParent()]
 
 
 class Daemon:

@@ -57,7 +57,7 @@ class Dispatcher:
     def _build(self, connection: Connection, claims: Sequence[Claim]) -> tuple[list[Workload], list[Finished]]:
         versions = [self._versions.get(connection, claim.version_id) for claim in claims]
         asking = [
-            Asking(claim.key[0], version, version.policy(claim.key[1]).references)
+            Asking(claim.key[0], version, version.policy(claim.key[1]).references, claim.key[1], claim.key[2])
             for claim, version in zip(claims, versions, strict=True)
         ]
         revealed = self._reveal(connection, asking)

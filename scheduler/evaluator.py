@@ -16,7 +16,7 @@ from typing import Any
 
 from agentflow.errors import AgentFlowError
 from agentflow.templates.framing import FrameTooLarge, encode_frame
-from agentflow.templates.scan import has_template
+from agentflow.templates.scan import iter_templates
 from agentflow.workload import ErrorInfo
 from scheduler.evaluator_process import ChildGone, ChildSilent, EvaluatorProcess
 
@@ -42,7 +42,7 @@ class EvaluatorUnavailable(AgentFlowError):
 class EvalRequest:
     """One expression and the names it may use."""
 
-    expression: Any  #: Exactly one `{{ … }}`, or a literal, which is its own value.
+    expression: Any  #: Exactly one `{{ … }}`, a document with templates in it, or a literal, which is its own value.
     context: dict[str, Any]  #: `params`, `nodes`, `run`, `vars`, and `item` and `index` when mapped; never secrets.
 
 
@@ -184,7 +184,7 @@ def _batches(requests: Sequence[EvalRequest], results: list[EvalResult]) -> Iter
     batch: list[tuple[int, bytes]] = []
     size = 0
     for index, request in enumerate(requests):
-        if not isinstance(request.expression, str) or not has_template(request.expression):
+        if not any(iter_templates(request.expression)):
             results[index] = EvalResult(value=request.expression)
             continue
         try:
@@ -206,10 +206,9 @@ def _batches(requests: Sequence[EvalRequest], results: list[EvalResult]) -> Iter
 
 def _frame(request: EvalRequest) -> bytes:
     """A request without the parts of its context that its text does not even spell: outputs may be large."""
-    text = request.expression
-    return encode_frame(
-        {"expression": text, "context": {name: value for name, value in request.context.items() if name in text}}
-    )
+    texts = [text for _, text in iter_templates(request.expression)]
+    named = {name: value for name, value in request.context.items() if any(name in text for text in texts)}
+    return encode_frame({"expression": request.expression, "context": named})
 
 
 def _result(answer: dict[str, Any]) -> EvalResult:

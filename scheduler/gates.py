@@ -1,30 +1,35 @@
-"""Evaluates `when`: leases nodes whose rule is satisfied, asks the evaluator, stores what it said."""
+"""Decides what the scheduler's own expressions decide: `when`, `for_each`, sub-runs and their rounds.
+
+Leases node runs, asks the evaluator, stores what follows. A thread of its own: an expression may take its second
+without holding up others.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.engine import transact
-from agentflow.db.queries.due import DueGate, GateResult, apply_gates, continue_cascades, lease_gates
-from agentflow.db.queries.locks import database_now
-from agentflow.db.queries.settle import Settlement
-from agentflow.errors import AgentFlowError
-from agentflow.states import NodeRunState
-from agentflow.templates import find_references, truth
-from agentflow.templates.references import NOTHING
-from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
-from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
+from agentflow.db.queries.books import Event
+from agentflow.db.queries.due import continue_cascades
+from agentflow.db.queries.gates import GateResult, lease_gates, store_gates
+from agentflow.db.queries.locks import database_now, lock_runs
+from agentflow.db.queries.mapped import expand
+from agentflow.db.queries.settle import FinalNode, Settlement
+from agentflow.db.queries.starts import start_locked
+from agentflow.states import NODE_RUN_FINAL, NodeRunState
+from scheduler.evaluator import Evaluator
 from scheduler.identity import Identity
+from scheduler.judging import Judge
+from scheduler.rounds import EndedRound, Rounds, finish_round
 from scheduler.service import WorkerThread
-from scheduler.versions import VersionCache
+from scheduler.subruns import begin_attempt, start_child
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ POLL = 5.0  # seconds
 
 
 class Gates(WorkerThread):
-    """Decides nodes with a `when`. A thread of its own: an expression may take its second without holding up others."""
+    """Decides nodes with a `when` or a `for_each`, and `workflow` nodes."""
 
     name = "gates"
 
@@ -42,8 +47,8 @@ class Gates(WorkerThread):
         self._identity = identity
         self._on_decided = on_decided
         self._evaluator = Evaluator()
-        self._versions = VersionCache()
-        self._contexts = ContextLoader()
+        self._judge = Judge(engine, self._evaluator)
+        self._rounds = Rounds(self._judge)
 
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
@@ -51,7 +56,7 @@ class Gates(WorkerThread):
         self._evaluator.stop()
 
     def work(self) -> float:
-        """Evaluate what is due."""
+        """Decide what is due."""
         while not self.stopping:
             gates = transact(
                 self._engine,
@@ -64,61 +69,70 @@ class Gates(WorkerThread):
             )
             if not gates:
                 break
-            results = self._evaluate(gates)
-            settlement: Settlement | None = transact(self._engine, partial(apply_gates, results=results))
+            decided = self._judge.decide([gate for gate in gates if gate.sub_run is None])
+            ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
+            stored: Stored = transact(self._engine, partial(store, results=decided, ended=ended))
+            for child in stored.children:  # one at a time: each may be large
+                transact(self._engine, partial(start_locked, ids=[child]))
+            settlement: Settlement | None = stored.settlement
             while settlement is not None and settlement.unfinished:
                 settlement = transact(self._engine, _carry_on)
             self._on_decided()
         return POLL
 
-    def _evaluate(self, gates: Sequence[DueGate]) -> list[GateResult]:
-        try:
-            conditions, contexts = self._prepare(gates)
-        except DBAPIError:
-            raise
-        except Exception as error:  # one version that cannot be read must not hold up the others
-            if len(gates) == 1:
-                log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
-                return [_failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
-            return [result for gate in gates for result in self._evaluate([gate])]
-        results = []
-        requests: dict[int, EvalRequest] = {}
-        for position, (gate, condition, context) in enumerate(zip(gates, conditions, contexts, strict=True)):
-            if context is None:
-                results.append(_failed(gate, "InputTooLarge", TOO_LARGE))
-            else:
-                requests[position] = EvalRequest(condition, context)
-        answers = self._evaluator.evaluate_many(list(requests.values()))
-        results += [decide_gate(gates[at], answer) for at, answer in zip(requests, answers, strict=True) if answer.done]
-        return results
 
-    def _prepare(self, gates: Sequence[DueGate]) -> tuple[list[str | bool | None], list[dict[str, Any] | None]]:
-        with self._engine.begin() as connection:
-            versions = [self._versions.get(connection, gate.version_id) for gate in gates]
-            conditions = [version.policy(gate.node_no).when for gate, version in zip(gates, versions, strict=True)]
-            references = [find_references(when) if isinstance(when, str) else NOTHING for when in conditions]
-            asking = [
-                Asking(gate.run_id, version, names)
-                for gate, version, names in zip(gates, versions, references, strict=True)
-            ]
-            contexts = self._contexts.load(connection, asking)
-        return conditions, contexts
+@dataclass(slots=True)
+class Stored:
+    """What one transaction did."""
+
+    settlement: Settlement
+    children: list[uuid.UUID] = field(default_factory=list)  #: Sub-runs to be started.
+    finals: list[FinalNode] = field(default_factory=list)
+
+
+def store(connection: Connection, results: Sequence[GateResult], ended: Sequence[EndedRound]) -> Stored:
+    """Store decisions, unless a node was cancelled, cleared or leased again meanwhile, and what follows from them."""
+    ids = {result.gate.run_id for result in results} | {one.gate.run_id for one in ended}
+    runs = lock_runs(connection, ids)
+    stored = Stored(Settlement(connection, runs, database_now(connection)))
+    by_key = {(r.gate.run_id, r.gate.node_no, r.gate.map_index): r for r in results}
+    for row in store_gates(connection, results, stored.settlement.now) if results else ():
+        _follow(connection, stored, row, by_key[row.run_id, row.node_no, row.map_index])
+    for one in ended:
+        final, child = finish_round(connection, stored.settlement, one)
+        stored.finals += [final] if final is not None else []
+        stored.children += [child] if child is not None else []
+    stored.settlement.settle(stored.finals)
+    stored.settlement.write(wake=stored.settlement.made_ready > 0)
+    return stored
+
+
+def _follow(connection: Connection, stored: Stored, row: Any, result: GateResult) -> None:
+    """What a node that moved brings with it."""
+    gate, settlement = result.gate, stored.settlement
+    if result.state is NodeRunState.READY:
+        settlement.made_ready += 1
+    elif result.items is not None:
+        expand(connection, gate.run_id, gate.node_no, result.items, result.count, settlement.now)
+        settlement.runs[gate.run_id].open_nodes += result.count
+        detail = {"items": result.count}
+        settlement.record(Event(gate.run_id, "node", gate.node_no, gate.map_index, None, result.state, detail))
+        settlement.made_ready += result.count
+    elif result.child is not None:
+        begin_attempt(connection, gate, settlement.now)
+        child = start_child(connection, gate, result.child, settlement)
+        stored.children += [child] if child is not None else []
+    if result.state in NODE_RUN_FINAL:
+        final = FinalNode(
+            gate.run_id,
+            gate.version_id,
+            gate.node_no,
+            result.state,
+            row.is_leaf,
+            gate.map_index,
+        )
+        stored.finals.append(final)
 
 
 def _carry_on(connection: Connection) -> Settlement | None:
     return continue_cascades(connection, database_now(connection), uuid.UUID(int=0))
-
-
-def _failed(gate: DueGate, kind: str, message: str) -> GateResult:
-    return GateResult(gate, NodeRunState.FAILED, json.dumps({"type": kind, "message": message}))
-
-
-def decide_gate(gate: DueGate, answer: EvalResult) -> GateResult:
-    """True -> ready, false or null -> skipped; an error or any other value -> failed, without retry."""
-    if answer.error is not None:
-        return GateResult(gate, NodeRunState.FAILED, json.dumps(answer.error.as_document()))
-    try:
-        state = NodeRunState.READY if truth(answer.value) else NodeRunState.SKIPPED
-    except AgentFlowError as error:
-        return _failed(gate, "TemplateError", f"when: {error}")
-    return GateResult(gate, state)

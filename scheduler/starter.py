@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from agentflow.db.engine import transact
 from agentflow.db.queries.locks import lock_runs
-from agentflow.db.queries.starts import start_waiting
+from agentflow.db.queries.starts import start_left_over, start_waiting
 from agentflow.runs.cancel import stop_runs
 from scheduler.service import WorkerThread
 
@@ -42,7 +42,7 @@ class Starter(WorkerThread):
     def work(self) -> float:
         """Start everything that may start; stop what has timed out."""
         while self._start_runs and not self.stopping:
-            started = transact(self._engine, start_waiting)
+            started = transact(self._engine, start_waiting) + transact(self._engine, start_left_over)
             if not started:
                 break
             self._on_started()

@@ -41,6 +41,10 @@ class LoadedVersion:
             found = self._policies[node_no] = node_policy(self.spec, self.node_ids[node_no])
         return found
 
+    def is_mapped(self, node_no: int) -> bool:
+        """Whether a node has a `for_each`."""
+        return self.spec.nodes[self.node_ids[node_no]].for_each is not None
+
     def type_of(self, node_no: int) -> str:
         """Node type of a node by number."""
         return self.spec.nodes[self.node_ids[node_no]].type

@@ -54,7 +54,7 @@ _WRONG_RUNS = text("""
 SELECT r.id, r.open_nodes, r.failed_leaves, c.open, c.leaves FROM run r JOIN (
   SELECT nr.run_id, count(*) FILTER (WHERE nr.state IN ('pending', 'ready', 'queued', 'running', 'deferred', 'retrying'))
       AS open,
-    count(*) FILTER (WHERE vn.is_leaf AND nr.state IN ('failed', 'upstream_failed')) AS leaves
+    count(*) FILTER (WHERE vn.is_leaf AND nr.map_index = -1 AND nr.state IN ('failed', 'upstream_failed')) AS leaves
   FROM node_run nr JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
   GROUP BY nr.run_id) AS c ON c.run_id = r.id
 WHERE (r.open_nodes, r.failed_leaves) <> (c.open, c.leaves)
@@ -68,9 +68,17 @@ JOIN LATERAL (
     count(*) FILTER (WHERE up.state IN ('failed', 'cancelled')) AS f,
     count(*) FILTER (WHERE up.state = 'upstream_failed') AS u,
     count(*) FILTER (WHERE up.state = 'skipped') AS k
-  FROM version_edge e JOIN node_run up ON up.run_id = nr.run_id AND up.node_no = e.up_no
+  FROM version_edge e JOIN node_run up ON up.run_id = nr.run_id AND up.node_no = e.up_no AND up.map_index = -1
   WHERE e.version_id = nr.version_id AND e.down_no = nr.node_no) AS c ON true
-WHERE (nr.up_success, nr.up_failed, nr.up_upstream_failed, nr.up_skipped) <> (c.s, c.f, c.u, c.k)
+WHERE nr.map_index = -1 AND (nr.up_success, nr.up_failed, nr.up_upstream_failed, nr.up_skipped) <> (c.s, c.f, c.u, c.k)
+""")
+_WRONG_MAPS = text("""
+SELECT s.run_id, s.node_no, s.map_open, s.map_success, s.map_failed, c.* FROM node_run s JOIN LATERAL (
+  SELECT count(*) FILTER (WHERE i.finished_at IS NULL) AS open, count(*) FILTER (WHERE i.state = 'success') AS success,
+    count(*) FILTER (WHERE i.state IN ('failed', 'upstream_failed', 'cancelled')) AS failed
+  FROM node_run i WHERE i.run_id = s.run_id AND i.node_no = s.node_no AND i.map_index >= 0) AS c ON true
+WHERE s.map_index = -1 AND s.state = 'deferred' AND s.resume_key = 'map'
+  AND ((s.map_open, s.map_success, s.map_failed) <> (c.open, c.success, c.failed) OR c.open = 0)
 """)
 _BROKEN_HISTORIES = text("""
 SELECT r.id, r.event_seq, count(e.seq), max(e.seq) FROM run r LEFT JOIN run_event e ON e.run_id = r.id
@@ -234,7 +242,11 @@ class Kit:
         return self.row("SELECT state FROM run WHERE id = :id", id=uuid.UUID(run_id)).state
 
     def nodes(self, run_id: str) -> dict[str, dict[str, Any]]:
-        return {node["node"]: node for node in self.show(run_id)["nodes"]}
+        """By id; an index of a mapped node by its address."""
+        return {
+            node["node"] if node["map_index"] is None else f"{node['node']}[{node['map_index']}]": node
+            for node in self.show(run_id)["nodes"]
+        }
 
     def states(self, run_id: str) -> dict[str, str]:
         return {name: node["state"] for name, node in self.nodes(run_id).items()}
@@ -269,6 +281,7 @@ class Kit:
         """All counters equal a recount, histories have no gap, and the consistency check has nothing to repair."""
         assert self.rows(_WRONG_RUNS) == []
         assert self.rows(_WRONG_NODES) == []
+        assert self.rows(_WRONG_MAPS) == []
         assert self.rows(_BROKEN_HISTORIES) == []
         assert Consistency(self.engine, quiet=-1.0).check() == 0
         assert self.rows(_REPAIRS) == []

@@ -14,6 +14,7 @@ from agentflow.graph import compile_graph
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
 BRANCH = "branch"  #: The node type whose output chooses among its direct downstreams.
+SUB_RUN = "workflow"  #: The node type that runs another workflow.
 _ROWS = 5000  #: Rows of one INSERT: bounds the statement's size.
 
 
@@ -34,7 +35,10 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
             "node_id": node.id,
             "type": spec.nodes[node.id].type,
             "trigger_rule": policy.trigger_rule,
-            "gated": policy.when is not None and policy.when is not True,
+            "gated": policy.for_each is not None or _is_gated(spec.nodes[node.id].type, policy),
+            "mapped": policy.for_each is not None,
+            "index_gated": policy.for_each is not None and _is_gated(spec.nodes[node.id].type, policy),
+            "max_parallel": policy.max_parallel,
             "is_leaf": node.is_leaf,
             "below_branch": any(spec.nodes[up].type == BRANCH for up in spec.nodes[node.id].needs),
             "n_up": node.n_up,
@@ -54,6 +58,11 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
     edges = [{"version_id": version_id, "up_no": up, "down_no": down} for up, down in graph.edges]
     for start in range(0, len(edges), _ROWS):
         connection.execute(insert(VersionEdge), edges[start : start + _ROWS])
+
+
+def _is_gated(node_type: str, policy: NodePolicy) -> bool:
+    """Whether the evaluator speaks before it is ready."""
+    return policy.when not in (None, True) or node_type == SUB_RUN
 
 
 GroupKey = tuple[str, str, str]

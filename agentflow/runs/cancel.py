@@ -36,6 +36,18 @@ RETURNING run_id, node_no, map_index
 """)
 
 
+#: An attempt that waits without a slot is nobody's: it ends with its node run.
+_DROP_DEFERRED = text("""
+UPDATE attempt SET state = 'cancelled', finished_at = :now
+WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state = 'deferred'
+""")
+_CHILDREN = text("""
+SELECT id FROM run
+WHERE parent_run_id = ANY(CAST(:ids AS uuid[])) AND parent_run_id IS NOT NULL AND state IN ('queued', 'running')
+  AND cancel_requested_at IS NULL
+""")
+
+
 def cancel_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
     """Request that a run stops; `changed` is false when it has ended or is being cancelled already.
 
@@ -55,7 +67,11 @@ def cancel_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, 
 
 
 def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: bool) -> list[uuid.UUID]:
-    """Stop locked, unfinished runs: nothing of them starts any more; returns those that ended at once."""
+    """Stop locked, unfinished runs and their sub-runs: nothing of them starts any more.
+
+    Returns:
+        Those of `runs` that ended at once.
+    """
     now = database_now(connection)
     ids = uuids(run.id for run in runs)
     connection.execute(_MARK_TIMED_OUT if timed_out else _MARK_CANCELLED, {"ids": ids, "now": now})
@@ -63,6 +79,7 @@ def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: b
     connection.execute(_LOCK_WAITING, {"ids": ids})
     for row in connection.execute(_DROP_WAITING, {"ids": ids, "now": now}):
         settlement.record(Event(row.run_id, "node", row.node_no, row.map_index, None, "cancelled"))
+    connection.execute(_DROP_DEFERRED, {"ids": ids, "now": now})
     recount_upstreams(connection, [run.id for run in runs])
     recount_open(connection, runs)
     for run in runs:
@@ -74,4 +91,9 @@ def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: b
             run.state = RunState.CANCELLED
             settlement.end(run)
     settlement.write(wake=True)
+    # Made after their parents, so their ids, and with that the order of locks, come after.
+    children = lock_runs(connection, set(connection.scalars(_CHILDREN, {"ids": ids})))
+    unfinished = [run for run in children.values() if not run.is_final]
+    if unfinished:
+        stop_runs(connection, unfinished, timed_out=False)
     return settlement.ended

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agentflow.errors import NodeTypeUnknown, NodeTypeUnusable, SpecError
 from agentflow.graph import check_size, find_cycle
 from agentflow.spec.check_executors import executor_findings
+from agentflow.spec.check_flow import flow_findings
 from agentflow.spec.check_templates import template_findings
 from agentflow.spec.check_triggers import trigger_findings
 from agentflow.spec.findings import Finding, did_you_mean, path_of
@@ -15,7 +16,7 @@ from agentflow.spec.limits import MAX_PROBLEMS
 from agentflow.spec.models import NodeSpec, WorkflowSpec
 from agentflow.spec.param_schema import schema_findings
 from agentflow.spec.paths import Path
-from agentflow.spec.unsupported import NODE_TYPES, unsupported
+from agentflow.spec.unsupported import unsupported
 
 _CYCLE_SHOWN = 12  # nodes of a cycle that a message names
 
@@ -40,6 +41,7 @@ def check(spec: WorkflowSpec, broken: Broken = Broken()) -> Iterator[Finding]:
     yield from executor_findings(spec)
     for name, schema in spec.params.items():
         yield from schema_findings(schema, ("params", name))
+    yield from flow_findings(spec)
     graph = list(_graph_findings(spec, broken))
     yield from graph
     yield from trigger_findings(spec, skip=broken.triggers, params_known=not broken.params)
@@ -87,8 +89,6 @@ def node_findings(node_id: str, node: NodeSpec) -> Iterator[Finding]:
     """What is wrong with a node's type and config."""
     from agentflow.nodes import registry
 
-    if node.type in NODE_TYPES:
-        return
     path: Path = ("nodes", node_id)
     try:
         problems = registry.config_problems(node.type, node.config)

@@ -12,13 +12,12 @@ from agentflow.spec.findings import Finding, did_you_mean
 from agentflow.spec.limits import MAX_PROBLEMS
 from agentflow.spec.models import NodeSpec, WorkflowSpec
 from agentflow.spec.paths import Path
-from agentflow.spec.unsupported import NODE_TYPES
 from agentflow.templates import CONTEXT_NAMES, References, find_references, iter_templates
 
 _MAPPED_NAMES = frozenset({"item", "index"})
 _ENOUGH = 20 * MAX_PROBLEMS
 #: Config keys whose expressions the scheduler evaluates, without secrets (SEMANTICS section 2).
-_SCHEDULER_TYPES = ("branch",)
+_SCHEDULER_TYPES = ("branch", "workflow")
 
 
 def template_findings(
@@ -34,13 +33,17 @@ def template_findings(
             if isinstance(references, Finding):
                 findings = [references]
             else:
-                findings = list(_name_findings(spec, node, path, references, by_scheduler, params_known))
+                mapped = node.for_each is not None and "for_each" not in path[2:3]
+                findings = list(
+                    _name_findings(spec, path, references, by_scheduler, mapped=mapped, params_known=params_known)
+                )
                 findings += _node_findings(spec, node_id, path, references, skip, uses)
             found += len(findings)
             yield from findings
         yield from _branch_findings(spec, node_id, node)
         if found > _ENOUGH:
             return
+    yield from _output_findings(spec, skip, params_known=params_known)
     if graph_known and not skip:
         yield from _visibility_findings(spec, uses)
 
@@ -59,6 +62,10 @@ def _references(node_id: str, node: NodeSpec) -> Iterator[tuple[Path, References
             )
             found = Finding(path, "`when` must be exactly one {{ expression }}, true or false", hint)
         yield path, found, True
+    for inner, text in iter_templates(node.for_each):
+        yield (*base, "for_each", *inner), _find((*base, "for_each", *inner), text), True
+    if node.repeat is not None and isinstance(node.repeat.until, str):
+        yield (*base, "repeat", "until"), _find((*base, "repeat", "until"), node.repeat.until), True
     scheduler = node.type in _SCHEDULER_TYPES
     for inner, text in iter_templates(node.config, literal=_literal_fields(node.type)):
         path = (*base, "config", *inner)
@@ -68,8 +75,6 @@ def _references(node_id: str, node: NodeSpec) -> Iterator[tuple[Path, References
 def _literal_fields(node_type: str) -> frozenset[str]:
     from agentflow.nodes import registry
 
-    if node_type in NODE_TYPES:
-        return frozenset()
     try:
         return registry.literal_fields(node_type)
     except (NodeTypeUnknown, NodeTypeUnusable):  # reported with the node
@@ -85,7 +90,7 @@ def _find(path: Path, text: str) -> References | Finding:
 
 
 def _name_findings(
-    spec: WorkflowSpec, node: NodeSpec, path: Path, references: References, by_scheduler: bool, params_known: bool
+    spec: WorkflowSpec, path: Path, references: References, by_scheduler: bool, *, mapped: bool, params_known: bool
 ) -> Iterator[Finding]:
     for name in sorted(references.names - CONTEXT_NAMES):
         hint = did_you_mean(name, sorted(CONTEXT_NAMES - _MAPPED_NAMES), what="templates know")
@@ -94,9 +99,9 @@ def _name_findings(
         elif name in spec.nodes:
             hint = f"write nodes.{name}.output"
         yield Finding(path, f"the template names `{name}`, which does not exist", hint)
-    if node.for_each is None:
+    if not mapped:
         for name in sorted(references.names & _MAPPED_NAMES):
-            yield Finding(path, f"`{name}` exists only in nodes with `for_each`")
+            yield Finding(path, f"`{name}` exists only in nodes with `for_each`, and there not in `for_each` itself")
     if by_scheduler and "secrets" in references.names:
         hint = "compare it in a node and use that node's output"
         yield Finding(path, "secrets are not available in expressions that the scheduler evaluates", hint)
@@ -123,11 +128,28 @@ def _node_findings(
         hint = "name each node: nodes.fetch.output or nodes['a-b'].output"
         yield Finding(path, "the template picks nodes by a computed name; nobody can tell which must run before", hint)
     for name in sorted(references.nodes):
+        if name == node_id and spec.nodes[name].repeat is not None and "for_each" not in path[2:3]:
+            continue  # what its round before gave
         if name == node_id:
             yield Finding(path, f"the template names `nodes.{name}`, its own node, whose output does not exist yet")
         elif name in spec.nodes:
             uses.setdefault((name, node_id), path)
         elif name not in skip:
+            yield Finding(path, f"the template names the node `{name}`, which does not exist", _node_hint(name, spec))
+
+
+def _output_findings(spec: WorkflowSpec, skip: frozenset[str], *, params_known: bool) -> Iterator[Finding]:
+    """`outputs` of the workflow may name every node: they are rendered when all have ended."""
+    for inner, text in iter_templates(spec.outputs):
+        path: Path = ("outputs", *inner)
+        references = _find(path, text)
+        if isinstance(references, Finding):
+            yield references
+            continue
+        yield from _name_findings(spec, path, references, True, mapped=False, params_known=params_known)
+        if references.dynamic_nodes:
+            yield Finding(path, "the template picks nodes by a computed name", "name each node: nodes.fetch.output")
+        for name in sorted(references.nodes - spec.nodes.keys() - skip):
             yield Finding(path, f"the template names the node `{name}`, which does not exist", _node_hint(name, spec))
 
 

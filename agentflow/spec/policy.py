@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentflow.durations import parse_duration
-from agentflow.spec.models import Defaults, NodeSpec, Resources, WorkflowSpec
+from agentflow.spec.models import Defaults, NodeSpec, Repeat, Resources, WorkflowSpec
 from agentflow.spec.resources import parse_cpu, parse_memory
 from agentflow.states import TriggerRule
 from agentflow.templates import References, find_references, find_references_in
@@ -31,6 +31,9 @@ class NodePolicy:
 
     trigger_rule: TriggerRule
     when: str | bool | None
+    for_each: Any  #: One expression or a list; None: not mapped.
+    max_parallel: int | None  #: Indexes at once.
+    repeat: Repeat | None
     retries: int
     retry_delay: float
     retry_backoff: float
@@ -68,6 +71,9 @@ def node_policy(spec: WorkflowSpec, node_id: str) -> NodePolicy:
     return NodePolicy(
         trigger_rule=TriggerRule(get("trigger_rule")),
         when=node.when,
+        for_each=node.for_each,
+        max_parallel=node.max_parallel,
+        repeat=node.repeat,
         retries=get("retries"),
         retry_delay=_seconds(get("retry_delay")),
         retry_backoff=float(get("retry_backoff")),

@@ -10,13 +10,11 @@ from agentflow.spec.findings import Finding
 from agentflow.spec.models import WorkflowSpec
 from agentflow.spec.paths import Path
 
-WORKFLOW_KEYS = ("outputs", "depends_on_past", "max_consecutive_failures", "deadline", "notify")
-NODE_KEYS = ("for_each", "max_parallel", "repeat", "outputs", "retry_jitter", "retry_on", "fail_on")
-NODE_TYPES = ("workflow",)
+WORKFLOW_KEYS = ("depends_on_past", "max_consecutive_failures", "deadline", "notify")
+NODE_KEYS = ("outputs", "retry_jitter", "retry_on", "fail_on")
 TRIGGER_KEYS = ("start", "end", "jitter")
 TRIGGER_TYPES = ("calendar", "event", "webhook")
 CHANGES = {
-    "for_each": "give the whole list to one node",
     "webhook": "start runs with `agentflow trigger`",
     "event": "start runs with `agentflow trigger`",
 }
@@ -33,8 +31,6 @@ def unsupported(spec: WorkflowSpec) -> Iterator[Finding]:
         else:
             yield from _written(trigger, path, TRIGGER_KEYS)
     for node_id, node in spec.nodes.items():
-        if node.type in NODE_TYPES:
-            yield _refusal(("nodes", node_id, "type"), f"node type `{node.type}`", node.type)
         yield from _written(node, ("nodes", node_id), NODE_KEYS)
 
 

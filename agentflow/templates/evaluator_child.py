@@ -19,7 +19,7 @@ from typing import Any
 from agentflow.errors import TemplateError
 from agentflow.templates import compiled  # noqa: F401 - see above
 from agentflow.templates.framing import FrameReader, FrameTooLarge, encode_frame
-from agentflow.templates.rendering import evaluate
+from agentflow.templates.rendering import evaluate, render
 
 _CHUNK = 2**18  # bytes per read
 _OPEN_FILES = 16
@@ -56,7 +56,9 @@ def _serve(requests: int, answers: int, seconds: float) -> None:
 
 def _answer(request: dict[str, Any]) -> bytes:
     try:
-        return encode_frame({"value": evaluate(request["expression"], request["context"])})
+        expression, context = request["expression"], request["context"]
+        evaluated = evaluate if isinstance(expression, str) else render
+        return encode_frame({"value": evaluated(expression, context)})
     except MemoryError:
         raise
     except TemplateError as error:

@@ -42,6 +42,9 @@ def upgrade() -> None:
 
 def _mapped_nodes() -> None:
     op.add_column("version_node", sa.Column("mapped", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.add_column(
+        "version_node", sa.Column("index_gated", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    )
     op.add_column("version_node", sa.Column("max_parallel", sa.Integer(), nullable=True))
     op.add_column("node_run", sa.Column("item", postgresql.JSON(astext_type=sa.Text()), nullable=True))
     for column in ("map_open", "map_success", "map_failed"):
@@ -105,7 +108,7 @@ def downgrade() -> None:
     for table, columns in {
         "run": ("sub_depth", "parent_seq", "parent_map_index", "parent_node_no", "parent_run_id"),
         "node_run": ("resume_state", "map_failed", "map_success", "map_open", "item"),
-        "version_node": ("max_parallel", "mapped"),
+        "version_node": ("max_parallel", "index_gated", "mapped"),
     }.items():
         for column in columns:
             op.drop_column(table, column)

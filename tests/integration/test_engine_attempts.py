@@ -175,17 +175,17 @@ def test_a_claim_whose_answer_was_lost_is_written_off_and_made_again(kit, monkey
     kit.apply({"a": {}})
     run = kit.create()
     kit.starter.work()
-    claim, failures = kit.loop._claim, []
+    claim, failures = kit.loop._claimer.claim, []
 
-    def commit_then_break(connection):
-        claimed = claim(connection)
+    def commit_then_break(connection, oldest):
+        claimed = claim(connection, oldest)
         if claimed.workloads and not failures:
             failures.append(True)
             connection.connection.driver_connection.commit()
             raise OperationalError("", {}, Exception("server closed the connection"), connection_invalidated=True)
         return claimed
 
-    monkeypatch.setattr(kit.loop, "_claim", commit_then_break)
+    monkeypatch.setattr(kit.loop._claimer, "claim", commit_then_break)
     with pytest.raises(OperationalError):
         kit.tick()
     kit.loop._drop_connection()

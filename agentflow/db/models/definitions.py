@@ -117,6 +117,7 @@ class VersionNode(Model):
     gated: Mapped[bool]  #: The evaluator speaks before it is ready: `when`, `for_each`, a branch, a sub-run.
     is_leaf: Mapped[bool]
     mapped: Mapped[No]  #: Has a `for_each`: one node run per item beside its summary.
+    index_gated: Mapped[No]  #: The evaluator speaks about each index too: `when`, or a sub-run.
     max_parallel: Mapped[int | None]  #: Indexes at once.
     below_branch: Mapped[bool]  #: A direct upstream is a branch: no rule decides before that has chosen.
     n_up: Mapped[int]

@@ -13,13 +13,14 @@ from sqlalchemy import Connection, text
 from agentflow.db.arrays import uuids
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.locks import LockedRun
+from agentflow.db.queries.mapped import recount_indexes
 from agentflow.db.queries.settle import CASCADE, FinalNode, Settlement
 from agentflow.rules import rule_sql
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 
 _OPEN = text("""
 SELECT nr.run_id, count(*) FILTER (WHERE nr.finished_at IS NULL)::int AS open,
-  count(*) FILTER (WHERE vn.is_leaf AND nr.state IN ('failed', 'upstream_failed'))::int AS failed_leaves
+  count(*) FILTER (WHERE vn.is_leaf AND nr.map_index = -1 AND nr.state IN ('failed', 'upstream_failed'))::int AS failed_leaves
 FROM node_run nr JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
 WHERE nr.run_id = ANY(CAST(:ids AS uuid[])) GROUP BY nr.run_id
 """)
@@ -128,4 +129,6 @@ def recount_run(connection: Connection, settlement: Settlement, run_id: uuid.UUI
             settlement.made_due += row.gated
             settlement.made_ready += not row.gated
     settlement.settle(finals)
+    # After the statement above: what follows from these is decided in memory, of which that would know nothing.
+    settlement.carry_on(settlement.conclude(recount_indexes(connection, run_id)))
     return len(rows)

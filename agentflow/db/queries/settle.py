@@ -8,7 +8,7 @@ Python, and everything that changed is kept until `write` stores it at once.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import AttemptWrite, Event, NodeKey, NodeWrite, write_books
 from agentflow.db.queries.downstreams import Downstream, lock_downstreams
 from agentflow.db.queries.locks import LockedRun
+from agentflow.db.queries.mapped import Summary, count_indexes, release_indexes
 from agentflow.rules import Counts, Verdict, decide_rule
 from agentflow.states import NodeRunState, RunState
 
@@ -97,6 +98,8 @@ class Settlement:
         for _ in range(MAX_LEVELS):
             if not level:
                 return
+            indexes = [node for node in level if node.map_index != NOT_MAPPED]
+            level = [node for node in level if node.map_index == NOT_MAPPED] + self._summarise(indexes)
             self._final.update((node.run_id, node.node_no) for node in level)
             level = self._propagate(level, forced)
             forced = ()
@@ -105,9 +108,32 @@ class Settlement:
     def _count(self, node: FinalNode) -> None:
         run = self.runs[node.run_id]
         run.open_nodes -= 1
-        if node.is_leaf and node.state in _FAILED:
+        if node.is_leaf and node.state in _FAILED and node.map_index == NOT_MAPPED:
             run.failed_leaves += 1
         self.record(Event(node.run_id, "node", node.node_no, node.map_index, node.attempt, node.state))
+
+    def _summarise(self, ended: list[FinalNode]) -> list[FinalNode]:
+        """Carry ended indexes to the summaries of their nodes; those that are final by it are returned."""
+        if not ended:
+            return []
+        summaries = count_indexes(self._connection, ended)
+        ready, due = release_indexes(self._connection, summaries, self.now)
+        self.made_ready += ready
+        self.made_due += due
+        return self.conclude(summaries)
+
+    def conclude(self, summaries: Iterable[Summary]) -> list[FinalNode]:
+        """End the summaries whose indexes have all ended, and count them."""
+        finals = []
+        for one in summaries:
+            state = one.state()
+            if state is None:
+                continue
+            key = (one.run_id, one.node_no, NOT_MAPPED)
+            self._nodes[key] = NodeWrite(key, state, finished_at=self.now)
+            finals.append(FinalNode(one.run_id, one.version_id, one.node_no, state, one.is_leaf))
+            self._count(finals[-1])
+        return finals
 
     def _propagate(self, level: list[FinalNode], forced: Collection[tuple[uuid.UUID, int]]) -> list[FinalNode]:
         inner = [node for node in level if not node.is_leaf]

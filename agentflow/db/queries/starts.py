@@ -71,8 +71,9 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
 #: Workflows with queued runs that may start, locked in id order.
 _LOCK_WAITING = Statement("""
 SELECT w.id FROM workflow w
-WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL) AND NOT w.paused
-  AND w.max_active_runs > (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running')
+WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL)
+  AND NOT w.paused AND w.max_active_runs > (
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL)
 ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
 """)
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
@@ -81,13 +82,26 @@ SELECT r.id, w.id AS workflow_id,
   EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_no = :large) AS large
 FROM workflow w, LATERAL (
   SELECT run.id, run.version_id FROM run
-  WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
+  WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL AND run.parent_run_id IS NULL
   ORDER BY coalesce(run.logical_date, run.created_at), run.id
   LIMIT greatest(0, w.max_active_runs - (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running'))
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL))
 ) AS r
 WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 """)
+
+
+#: Sub-runs are started by who made them, whatever pauses and limits say: their parents hold theirs already, and a
+#: workflow that runs itself would wait for itself. These were left over by a crash.
+_LEFT_OVER = Statement("""
+SELECT id FROM run WHERE state = 'queued' AND parent_run_id IS NOT NULL AND reserved_for IS NULL
+  AND created_at < clock_timestamp() - interval '5 seconds' LIMIT :batch
+""")
+
+
+def start_left_over(connection: Connection) -> list[uuid.UUID]:
+    """Start sub-runs whose scheduler died between making and starting them."""
+    return start_locked(connection, [row.id for row in _LEFT_OVER.run(connection, {"batch": SMALL_BATCH})])
 
 
 def start_waiting(connection: Connection, *, small_only: bool = False) -> list[uuid.UUID]:

@@ -1,0 +1,172 @@
+"""Asks the evaluator about nodes whose rule is satisfied: `when`, `for_each`, the params of a sub-run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from agentflow.catalog.graph import SUB_RUN
+from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.queries.gates import DueGate, GateResult
+from agentflow.db.queries.mapped import MAX_ITEMS
+from agentflow.errors import AgentFlowError
+from agentflow.states import NodeRunState
+from agentflow.templates import find_references_in, truth
+from agentflow.workload import ErrorInfo
+from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
+from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
+from scheduler.subruns import resolve_child
+from scheduler.versions import LoadedVersion, VersionCache
+
+log = logging.getLogger(__name__)
+
+#: A question: the text or document to evaluate, and who asks.
+Question = tuple[Any, Asking]
+
+
+class Judge:
+    """Decides due nodes. For one thread."""
+
+    def __init__(self, engine: Engine, evaluator: Evaluator) -> None:
+        self.engine = engine
+        self._evaluator = evaluator
+        self._versions = VersionCache()
+        self._contexts = ContextLoader()
+
+    def version(self, connection: Connection, version_id: int) -> LoadedVersion:
+        """A version from this thread's cache."""
+        return self._versions.get(connection, version_id)
+
+    def decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
+        """What becomes of each node; those that the evaluator had no time for are left out and come up again."""
+        if not gates:
+            return []
+        try:
+            return self._decide(gates)
+        except DBAPIError:
+            raise
+        except Exception as error:  # one version that cannot be read must not hold up the others
+            if len(gates) == 1:
+                log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
+                return [failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
+            return [result for gate in gates for result in self.decide([gate])]
+
+    def _decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
+        with self.engine.begin() as connection:
+            versions = {gate.version_id: self.version(connection, gate.version_id) for gate in gates}
+        results: list[GateResult] = []
+        going: list[DueGate] = []
+        questions = [_first_question(gate, versions[gate.version_id]) for gate in gates]
+        for gate, answer in zip(gates, self.ask(questions), strict=True):
+            if not answer.done:
+                continue
+            result = decide_gate(gate, answer, mapped=_is_summary(gate, versions[gate.version_id]))
+            if result.state is NodeRunState.READY and versions[gate.version_id].type_of(gate.node_no) == SUB_RUN:
+                going.append(gate)
+            else:
+                results.append(result)
+        if going:
+            results += self.start_rounds([(gate, versions[gate.version_id], None, 0) for gate in going])
+        return results
+
+    def start_rounds(
+        self, rounds: Sequence[tuple[DueGate, LoadedVersion, dict[str, Any] | None, int]]
+    ) -> list[GateResult]:
+        """The sub-run of each (node, version, what its round before gave, number of the round)."""
+        questions = [
+            (params, _asking(gate, version, params, own=own or {"output": None, "state": "pending"}))
+            for gate, version, own, _ in rounds
+            for params in (version.config(gate.node_no).get("params", {}),)
+        ]
+        results = []
+        answers = self.ask(questions)
+        with self.engine.begin() as connection:
+            for (gate, version, _, number), answer in zip(rounds, answers, strict=True):
+                if not answer.done:
+                    continue
+                if answer.error is not None:
+                    results.append(_failed_with(gate, answer.error))
+                    continue
+                try:
+                    child = resolve_child(connection, gate.run_id, version, gate.node_no, answer.value, number)
+                except AgentFlowError as error:
+                    hint = f" ({error.hint})" if error.hint else ""
+                    results.append(failed(gate, type(error).__name__, f"{error}{hint}"))
+                    continue
+                results.append(GateResult(gate, NodeRunState.DEFERRED, child=child))
+        return results
+
+    def ask(self, questions: Sequence[Question]) -> list[EvalResult]:
+        """An answer per question, in order; inputs that are too large are an error of theirs alone."""
+        if not questions:
+            return []
+        with self.engine.begin() as connection:
+            contexts = self._contexts.load(connection, [asking for _, asking in questions])
+        answers: list[EvalResult] = [
+            EvalResult(error=ErrorInfo(type="InputTooLarge", message=TOO_LARGE)) for _ in questions
+        ]
+        places = [place for place, context in enumerate(contexts) if context is not None]
+        requests = [EvalRequest(questions[place][0], contexts[place] or {}) for place in places]
+        for place, answer in zip(places, self._evaluator.evaluate_many(requests), strict=True):
+            answers[place] = answer
+        return answers
+
+
+def _is_summary(gate: DueGate, version: LoadedVersion) -> bool:
+    return gate.map_index == NOT_MAPPED and version.is_mapped(gate.node_no)
+
+
+def _first_question(gate: DueGate, version: LoadedVersion) -> Question:
+    """`for_each` of a mapped node, else the `when`; without one it goes on."""
+    policy = version.policy(gate.node_no)
+    if _is_summary(gate, version):
+        return policy.for_each, _asking(gate, version, policy.for_each)
+    when = True if policy.when is None else policy.when
+    return when, _asking(gate, version, when)
+
+
+def _asking(gate: DueGate, version: LoadedVersion, document: Any, own: dict[str, Any] | None = None) -> Asking:
+    return Asking(gate.run_id, version, find_references_in(document), gate.node_no, gate.map_index, own)
+
+
+def failed(gate: DueGate, kind: str, message: str) -> GateResult:
+    """A node that fails with this error; the scheduler's own expressions are not retried."""
+    return _failed_with(gate, ErrorInfo(type=kind, message=message))
+
+
+def _failed_with(gate: DueGate, error: ErrorInfo) -> GateResult:
+    return GateResult(gate, NodeRunState.FAILED, json.dumps(error.as_document()))
+
+
+def decide_gate(gate: DueGate, answer: EvalResult, *, mapped: bool = False) -> GateResult:
+    """`when`: true -> ready, false or null -> skipped. `for_each`: a list -> its items, none of them -> skipped.
+
+    An error or any other value -> failed, without retry.
+    """
+    if answer.error is not None:
+        return _failed_with(gate, answer.error)
+    if mapped:
+        return _decide_items(gate, answer.value)
+    try:
+        state = NodeRunState.READY if truth(answer.value) else NodeRunState.SKIPPED
+    except AgentFlowError as error:
+        return failed(gate, "TemplateError", f"when: {error}")
+    return GateResult(gate, state)
+
+
+def _decide_items(gate: DueGate, items: Any) -> GateResult:
+    if not isinstance(items, list):
+        kind = {str: "text", dict: "a mapping", type(None): "null", bool: "true or false"}.get(type(items), "a number")
+        message = f"for_each gave {kind} ({items!r:.60}), not a list; a mapping's pairs are `x.items() | list`"
+        return failed(gate, "MapOverNoList", message)
+    if len(items) > MAX_ITEMS:
+        message = f"for_each gave {len(items):,} items; at most {MAX_ITEMS:,} are run. Group them: `items | batch(100) | list`"
+        return failed(gate, "MapTooLarge", message)
+    if not items:
+        return GateResult(gate, NodeRunState.SKIPPED)
+    return GateResult(gate, NodeRunState.DEFERRED, items=json.dumps(items, ensure_ascii=False), count=len(items))

@@ -1,0 +1,181 @@
+"""What follows when a sub-run has ended: its outputs, the next round of a `repeat`, or the node's failure."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.db.arrays import uuids
+from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended
+from agentflow.db.queries.settle import FinalNode, Settlement
+from agentflow.errors import AgentFlowError
+from agentflow.states import RUN_FINAL, RunState
+from agentflow.templates import find_references_in, truth
+from agentflow.workload import ErrorInfo, Outcome
+from scheduler.apply import finish_attempt
+from scheduler.contexts import Asking
+from scheduler.judging import Judge
+from scheduler.subruns import start_child
+from scheduler.versions import LoadedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRound:
+    """A node whose sub-run has ended, and what comes next: an output, an error, or another sub-run."""
+
+    gate: DueGate
+    output: str | None = None  #: JSON text.
+    error: ErrorInfo | None = None
+    child: Child | None = None
+    final: bool = False  #: The error is the expression's own: retries would not help.
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    gate: DueGate
+    version: LoadedVersion  #: Of the node's own run.
+    child: uuid.UUID
+    child_state: RunState
+    child_version: LoadedVersion
+    round: int
+
+
+_CHILDREN = text("""
+SELECT r.id, r.state, r.version_id, r.timed_out, w.name FROM run r JOIN workflow w ON w.id = r.workflow_id
+WHERE r.id = ANY(CAST(:ids AS uuid[]))
+""")
+#: The first node that failed by itself says why.
+_REASON = text("""
+SELECT vn.node_id, nr.error ->> 'message' AS message FROM node_run nr
+JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
+WHERE nr.run_id = :run AND nr.state = 'failed' ORDER BY nr.finished_at, nr.node_no, nr.map_index LIMIT 1
+""")
+
+
+class Rounds:
+    """Decides `workflow` nodes whose sub-run has ended. For one thread."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
+        """What comes next for each; those that cannot be told yet are left out and come up again."""
+        if not gates:
+            return []
+        found: list[EndedRound] = []
+        successes: list[_Ended] = []
+        with self._judge.engine.begin() as connection:
+            ids = [uuid.UUID((gate.sub_run or {})["run"]) for gate in gates]
+            rows = {row.id: row for row in connection.execute(_CHILDREN, {"ids": uuids(ids)})}
+            for gate, child in zip(gates, ids, strict=True):
+                row = rows.get(child)
+                if row is None:
+                    error = ErrorInfo(type="SubRunLost", message=f"the sub-run {child} was deleted")
+                    found.append(EndedRound(gate, error=error))
+                elif row.state not in RUN_FINAL:
+                    found.append(EndedRound(gate))  # it was cleared and runs again: wait on
+                elif row.state != RunState.SUCCESS:
+                    found.append(EndedRound(gate, error=_failure(connection, row)))
+                else:
+                    version = self._judge.version(connection, gate.version_id)
+                    child_version = self._judge.version(connection, row.version_id)
+                    number = int((gate.sub_run or {}).get("round", 0))
+                    successes.append(_Ended(gate, version, child, RunState(row.state), child_version, number))
+        return found + self._succeeded(successes)
+
+    def _succeeded(self, ended: Sequence[_Ended]) -> list[EndedRound]:
+        questions = []
+        for one in ended:
+            outputs = one.child_version.spec.outputs
+            questions.append((outputs, Asking(one.child, one.child_version, find_references_in(outputs))))
+        found: list[EndedRound] = []
+        repeating: list[tuple[_Ended, Any]] = []
+        for one, answer in zip(ended, self._judge.ask(questions), strict=True):
+            if not answer.done:
+                continue
+            if answer.error is not None:
+                found.append(_wrong(one.gate, answer.error, "outputs"))
+            elif one.version.policy(one.gate.node_no).repeat is None:
+                found.append(EndedRound(one.gate, output=_json(answer.value)))
+            else:
+                repeating.append((one, answer.value))
+        return found + self._repeat(repeating)
+
+    def _repeat(self, ended: Sequence[tuple[_Ended, Any]]) -> list[EndedRound]:
+        """Ask `until`; start another round while it is false and rounds are left."""
+        questions = []
+        for one, output in ended:
+            until = _repeat_of(one).until
+            own = {"output": output, "state": "success"}
+            references = find_references_in(until)
+            questions.append(
+                (until, Asking(one.gate.run_id, one.version, references, one.gate.node_no, one.gate.map_index, own))
+            )
+        found: list[EndedRound] = []
+        again = []
+        for (one, output), answer in zip(ended, self._judge.ask(questions), strict=True):
+            if not answer.done:
+                continue
+            try:
+                content = answer.error is None and truth(answer.value)
+            except AgentFlowError as error:
+                found.append(_wrong(one.gate, ErrorInfo(type="TemplateError", message=str(error)), "repeat.until"))
+                continue
+            if answer.error is not None:
+                found.append(_wrong(one.gate, answer.error, "repeat.until"))
+            elif content or one.round + 1 >= _repeat_of(one).max:
+                found.append(EndedRound(one.gate, output=_json(output)))
+            else:
+                again.append((one.gate, one.version, {"output": output, "state": "success"}, one.round + 1))
+        return found + [_next_round(result) for result in self._judge.start_rounds(again)]
+
+
+def _repeat_of(one: _Ended) -> Any:
+    return one.version.policy(one.gate.node_no).repeat
+
+
+def _next_round(result: GateResult) -> EndedRound:
+    if result.error is not None:
+        return EndedRound(result.gate, error=ErrorInfo(**json.loads(result.error)), final=True)
+    return EndedRound(result.gate, child=result.child)
+
+
+def _wrong(gate: DueGate, error: ErrorInfo, where: str) -> EndedRound:
+    return EndedRound(gate, error=error.model_copy(update={"message": f"{where}: {error.message}"}), final=True)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _failure(connection: Connection, row: Any) -> ErrorInfo:
+    what = "timed out" if row.timed_out else "was cancelled" if row.state == RunState.CANCELLED else "failed"
+    reason = connection.execute(_REASON, {"run": row.id}).one_or_none()
+    why = f": {reason.node_id}: {reason.message}" if reason is not None and reason.message else ""
+    return ErrorInfo(type="SubRunFailed", message=f"the run {row.id} of `{row.name}` {what}{why}")
+
+
+def finish_round(
+    connection: Connection, settlement: Settlement, one: EndedRound
+) -> tuple[FinalNode | None, uuid.UUID | None]:
+    """Store what comes next, unless the node was cancelled, cleared or decided by another meanwhile.
+
+    Returns:
+        The node run if it is final now, and the sub-run to be started if there is one.
+    """
+    gate = one.gate
+    if gate.run_id not in settlement.runs or not take_ended(connection, gate):
+        return None, None
+    if one.child is not None:
+        return None, start_child(connection, gate, one.child, settlement)
+    if one.output is None and one.error is None:
+        return None, None
+    key = (gate.run_id, gate.node_no, gate.map_index, gate.attempt)
+    outcome = Outcome.SUCCESS if one.error is None else Outcome.FAILED
+    final = finish_attempt(connection, settlement, key, outcome, one.output, one.error, retry=not one.final)
+    return final, None
