@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agentflow.errors import NodeTypeUnknown, NodeTypeUnusable, Problem
 from agentflow.nodes import config_check
-from agentflow.nodes.base import NodeType
+from agentflow.nodes.base import AsyncNodeType, NodeType
 
 GROUP: Final = "agentflow.nodes"
 
@@ -24,6 +24,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "shell": "agentflow.nodes.shell:ShellNode",
     "template": "agentflow.nodes.template:TemplateNode",
     "wait": "agentflow.nodes.wait:WaitNode",
+    "workflow": "agentflow.nodes.workflow:WorkflowNode",
 }
 
 
@@ -64,6 +65,22 @@ def literal_fields(name: str) -> frozenset[str]:
 def uses_code(name: str) -> bool:
     """Whether the code bundle belongs to what a node of this type runs."""
     return get(name).uses_code
+
+
+def shares_process(name: str, *, memory: int | None) -> bool:
+    """Whether an attempt of this type may share a process (I/O lanes): the type says so itself, and is one of ours.
+
+    `memory`: the bytes that the node asks for; a limit of its own needs a process of its own.
+    """
+    return memory is None and _waits_only(name)
+
+
+@cache
+def _waits_only(name: str) -> bool:
+    built_in = BUILT_IN.get(name)
+    if built_in is None or _sources().get(name) != frozenset({built_in}):
+        return False
+    return isinstance(get(name), AsyncNodeType)
 
 
 def config_schema(name: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import uuid
 
 import pytest
 
-from agentflow.db.queries import due
+from agentflow.db.queries.gates import lease_gates
 from agentflow.errors import Conflict, NotFound
 from executors.stub import fail, skip, succeed
+from scheduler.gates import store
 from tests.engine_kit import branch
 
 UNKNOWN = "019abcde-0000-7000-8000-000000000000"
@@ -166,13 +167,13 @@ def test_an_answer_about_a_when_that_comes_after_a_clear_is_not_taken(kit):
     kit.starter.work()
     for _ in range(2):
         kit.tick()
-    leased = kit.call(due.lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
-    answers = kit.gates._evaluate(leased)
+    leased = kit.call(lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
+    answers = kit.gates._judge.decide(leased)
     # When all is cleared and has come as far again before the answer arrives
     kit.clear(run)
     for _ in range(3):
         kit.tick()
-    kit.call(due.apply_gates, results=answers)
+    kit.call(store, results=answers, ended=[])
     # Then the node still waits for an answer of its own
     assert kit.states(run) == {"a": "success", "b": "pending"}
     kit.settle()

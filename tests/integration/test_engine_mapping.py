@@ -94,7 +94,9 @@ def test_a_mapped_leaf_that_fails_fails_the_run_once_all_indexes_have_ended(kit)
 
 def test_outputs_are_null_where_an_index_did_not_succeed(kit):
     kit.stub.script("m", succeed("a"), skip())
-    kit.apply({"m": mapped([1, 2], max_parallel=1), "after": {"needs": ["m"], "config": {"output": "{{ nodes.m.output }}"}}})
+    kit.apply(
+        {"m": mapped([1, 2], max_parallel=1), "after": {"needs": ["m"], "config": {"output": "{{ nodes.m.output }}"}}}
+    )
     kit.run()
     assert kit.stub.submitted[-1].context["nodes"]["m"] == {"output": ["a", None], "state": "success"}
 

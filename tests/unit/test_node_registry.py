@@ -50,7 +50,7 @@ def foreign(monkeypatch):
 
 
 def test_the_types_of_the_first_release_are_installed():
-    assert registry.names() == ["branch", "http", "noop", "python", "shell", "template", "wait"]
+    assert registry.names() == ["branch", "http", "noop", "python", "shell", "template", "wait", "workflow"]
 
 
 def test_the_built_in_table_equals_the_entry_points_of_the_wheel():

@@ -140,14 +140,10 @@ def test_a_mistake_is_told_with_its_place_and_a_hint(case):
 
 
 UNSUPPORTED = [
-    ("node", "for_each: [1]"),
-    ("node", "max_parallel: 2"),
-    ("node", "repeat: {until: true, max: 3}"),
     ("node", "outputs: {rows: 1}"),
     ("node", "retry_jitter: 0.5"),
     ("node", "retry_on: [Timeout]"),
     ("node", "fail_on: [ValueError]"),
-    ("workflow", "outputs: {rows: x}"),
     ("workflow", "depends_on_past: true"),
     ("workflow", "max_consecutive_failures: 3"),
     ("workflow", "deadline: 1h"),
@@ -171,11 +167,6 @@ def test_a_feature_that_is_not_built_yet_is_refused_by_name(where, text):
 
     assert problem.message.endswith("is not supported in this version")
     assert problem.line == {"trigger": 2, "workflow": 3, "node": 5}[where]
-
-
-def test_a_node_of_a_type_that_is_not_built_yet_is_refused_by_name():
-    [problem] = problems("name: w\nnodes:\n  a: {type: workflow, config: {name: other}}\n")
-    assert problem.message == "node type `workflow` is not supported in this version"
 
 
 def test_all_problems_are_told_at_once_even_when_the_shape_is_wrong():

@@ -1,0 +1,254 @@
+"""Workflows within workflows: params in, outputs out, cancel down, failure up; and `repeat`."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from executors.stub import fail, succeed
+
+
+def calls(name, *needs, params=None, **keys):
+    config = {"name": name} | ({"params": params} if params else {})
+    return {"type": "workflow", "needs": list(needs), "config": config, **keys}
+
+
+def child(kit, name="child", *, outputs=None, **nodes):
+    kit.apply(
+        nodes or {"work": {}},
+        name,
+        params={"n": {"type": "integer", "default": 0}},
+        outputs={"result": "{{ nodes.work.output }}", "n": "{{ params.n }}"} if outputs is None else outputs,
+    )
+
+
+def sub_runs(kit, run):
+    """(node number, index, seq, state) of the sub-runs of a run."""
+    return [
+        tuple(row)
+        for row in kit.rows(
+            "SELECT parent_node_no, parent_map_index, parent_seq, state FROM run WHERE parent_run_id = :r ORDER BY 1, 2, 3",
+            r=uuid.UUID(run),
+        )
+    ]
+
+
+def only_child(kit, run):
+    return str(kit.row("SELECT id FROM run WHERE parent_run_id = :r", r=uuid.UUID(run)).id)
+
+
+def test_params_go_in_and_declared_outputs_come_out(kit):
+    child(kit)
+    kit.stub.script("work", succeed(42))
+    kit.apply({"a": {}, "sub": calls("child", "a", params={"n": "{{ nodes.a.output }}"}), "after": {"needs": ["sub"]}})
+    kit.stub.script("a", succeed(7))
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert kit.nodes(run)["sub"]["output"] == {"result": 42, "n": 7}
+    assert kit.attempts(run, "sub") == [(1, "success")]
+    show = kit.show(only_child(kit, run))
+    assert (show["triggered_by"], show["params"], show["logical_date"]) == ("subrun", {"n": 7}, None)
+    kit.check_books()
+
+
+def test_a_waiting_sub_run_holds_no_slot_and_no_scheduler(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child")})
+    run = kit.create()
+    kit.settle()
+    assert kit.states(run) == {"sub": "deferred"}
+    assert kit.attempts(run, "sub") == [(1, "deferred")]
+    kit.stub.release("work")
+    kit.settle()
+    assert kit.state(run) == "success"
+
+
+def test_a_workflow_without_outputs_gives_an_empty_object(kit):
+    child(kit, outputs={})
+    kit.apply({"sub": calls("child")})
+    assert kit.nodes(kit.run())["sub"]["output"] == {}
+
+
+def test_failure_comes_up_and_names_the_node_that_failed(kit):
+    child(kit)
+    kit.stub.script("work", fail("no such table"))
+    kit.apply({"sub": calls("child"), "after": {"needs": ["sub"]}})
+    run = kit.run()
+    node = kit.nodes(run)["sub"]
+    assert kit.states(run) == {"sub": "failed", "after": "upstream_failed"}
+    assert node["error"]["type"] == "SubRunFailed"
+    assert "work: no such table" in node["error"]["message"]
+    assert kit.state(run) == "failed"
+    kit.check_books()
+
+
+def test_a_retry_makes_a_sub_run_of_its_own(kit):
+    child(kit)
+    kit.stub.script("work", fail(), succeed("second"))
+    kit.apply({"sub": calls("child", retries=1)})
+    run = kit.create()
+    assert kit.finish(run) == "success"
+    assert kit.attempts(run, "sub") == [(1, "failed"), (2, "success")]
+    assert sub_runs(kit, run) == [(0, -1, 0, "failed"), (0, -1, 1, "success")]
+    kit.check_books()
+
+
+def test_cancel_goes_down_through_every_level(kit):
+    child(kit, "leaf")
+    child(kit, "middle", outputs={}, work=calls("leaf"))
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("middle")})
+    run = kit.create()
+    kit.settle()
+    kit.cancel(run)
+    kit.settle()
+    assert {row.state for row in kit.rows("SELECT state FROM run")} == {"cancelled"}
+    assert kit.attempts(run, "sub") == [(1, "cancelled")]
+    assert kit.stub.cancelled
+    kit.check_books()
+
+
+def test_a_cancelled_sub_run_fails_its_node(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child")})
+    run = kit.create()
+    kit.settle()
+    kit.cancel(only_child(kit, run))
+    kit.settle()
+    assert kit.state(run) == "failed"
+    assert "was cancelled" in kit.nodes(run)["sub"]["error"]["message"]
+    kit.check_books()
+
+
+def test_a_timeout_of_the_outer_run_ends_the_inner_ones(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child")}, timeout="1h")
+    run = kit.create()
+    kit.settle()
+    kit.let_time_pass()
+    assert kit.state(run) == "failed"
+    assert kit.state(only_child(kit, run)) == "cancelled"
+    kit.check_books()
+
+
+#: Config of the node -> type of the error, part of its message.
+WRONG = [
+    (calls("nobody"), "NotFound", "nobody"),
+    (calls("child", params={"n": "text"}), "ParamError", "n"),
+    (calls("child", params={"other": 1}), "ParamError", "other"),
+    (calls("child", params={"n": "{{ 1 / 0 }}"}), "TemplateError", "division"),
+    ({"type": "workflow", "config": {"name": "child", "version": 9}}, "NotFound", "version 9"),
+]
+
+
+@pytest.mark.parametrize(("node", "kind", "words"), WRONG, ids=[row[1] + row[2] for row in WRONG])
+def test_a_sub_run_that_cannot_be_made_fails_the_node_at_once(kit, node, kind, words):
+    child(kit)
+    kit.apply({"sub": node | {"retries": 5}})
+    run = kit.run()
+    error = kit.nodes(run)["sub"]["error"]
+    assert kit.states(run) == {"sub": "failed"}
+    assert error["type"] == kind
+    assert words in error["message"]
+    kit.check_books()
+
+
+def test_outputs_that_cannot_be_rendered_fail_the_node_and_say_where(kit):
+    child(kit, outputs={"x": "{{ nodes.work.output.missing }}"})
+    kit.apply({"sub": calls("child", retries=2)})
+    run = kit.run()
+    assert kit.state(run) == "failed"
+    assert kit.nodes(run)["sub"]["error"]["message"].startswith("outputs:")
+
+
+def test_a_workflow_that_runs_itself_for_ever_is_stopped_and_named(kit):
+    kit.apply({"again": calls("flow")})
+    run = kit.run()
+    assert kit.state(run) == "failed"
+    runs = kit.rows("SELECT sub_depth FROM run ORDER BY sub_depth")
+    assert [row.sub_depth for row in runs] == list(range(21))
+    deepest = kit.row("SELECT id FROM run WHERE sub_depth = 20").id
+    assert "flow -> flow -> flow" in kit.nodes(str(deepest))["again"]["error"]["message"]
+    kit.check_books()
+
+
+def test_recursion_that_ends_is_allowed_and_ignores_max_active_runs(kit):
+    node = calls("flow", params={"n": "{{ params.n - 1 }}"}, when="{{ params.n > 0 }}")
+    kit.apply({"again": node}, params={"n": {"type": "integer", "default": 4}}, max_active_runs=1)
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert len(kit.rows("SELECT 1 FROM run")) == 5
+    kit.check_books()
+
+
+def test_a_mapped_sub_run_per_item(kit):
+    child(kit)
+    kit.apply(
+        {
+            "sub": calls("child", params={"n": "{{ item }}"}, for_each=[3, 1, 2], max_parallel=2),
+            "after": {"needs": ["sub"], "when": "{{ nodes.sub.output | map(attribute='n') | list == [3, 1, 2] }}"},
+        }
+    )
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert kit.states(run)["after"] == "success"
+    assert [row[1:3] for row in sub_runs(kit, run)] == [(0, 0), (1, 0), (2, 0)]
+    kit.check_books()
+
+
+def test_repeat_goes_on_until_the_output_says_so_and_sees_the_round_before(kit):
+    child(kit)
+    kit.stub.script("work", succeed("rough"), succeed("better"), succeed("good"), succeed("too far"))
+    params = {"n": "{{ (nodes.loop.output.n if nodes.loop.output else 0) + 1 }}"}
+    kit.apply(
+        {"loop": calls("child", params=params, repeat={"until": "{{ nodes.loop.output.result == 'good' }}", "max": 9})}
+    )
+    run = kit.run()
+    assert kit.nodes(run)["loop"]["output"] == {"result": "good", "n": 3}
+    assert [row[2] for row in sub_runs(kit, run)] == [0, 1, 2]
+    assert kit.attempts(run, "loop") == [(1, "success")]
+    kit.check_books()
+
+
+def test_repeat_stops_at_its_maximum_with_what_the_last_round_gave(kit):
+    child(kit)
+    kit.stub.script("work", succeed(1), succeed(2), succeed(3))
+    kit.apply({"loop": calls("child", repeat={"until": False, "max": 2})})
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert kit.nodes(run)["loop"]["output"]["result"] == 2
+    assert len(sub_runs(kit, run)) == 2
+
+
+def test_a_failed_round_ends_the_repeating(kit):
+    child(kit)
+    kit.stub.script("work", succeed(1), fail())
+    kit.apply({"loop": calls("child", repeat={"until": False, "max": 9})})
+    run = kit.run()
+    assert kit.state(run) == "failed"
+    assert len(sub_runs(kit, run)) == 2
+    kit.check_books()
+
+
+@pytest.mark.parametrize("until", ["{{ nodes.loop.output.nothing }}", "{{ 7 }}"])
+def test_an_until_that_is_no_condition_fails_the_node(kit, until):
+    child(kit)
+    kit.apply({"loop": calls("child", repeat={"until": until, "max": 9})})
+    run = kit.run()
+    assert kit.nodes(run)["loop"]["error"]["message"].startswith("repeat.until:")
+
+
+def test_a_sub_run_whose_scheduler_died_before_starting_it_is_started_by_another(kit, monkeypatch):
+    child(kit)
+    kit.apply({"sub": calls("child")})
+    monkeypatch.setattr("scheduler.gates.start_locked", lambda connection, ids: None)
+    run = kit.run()
+    assert kit.state(only_child(kit, run)) == "queued"
+    kit.sql("UPDATE run SET created_at = now() - interval '9 s'")
+    kit.settle()
+    assert kit.state(run) == "success"
+    kit.check_books()
