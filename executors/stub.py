@@ -75,7 +75,7 @@ class StubExecutor:
         self.stopped = False
 
     def script(self, node: str, *endings: Ending) -> None:
-        """Ends of the node's next attempts; the last one holds for all later attempts too."""
+        """Ends of the next attempts of a node, or of one index (`node[3]`); the last one holds for all later ones."""
         self._scripts[node].extend(endings)
 
     def hold(self, *nodes: str) -> None:
@@ -133,7 +133,7 @@ class StubExecutor:
             self._end(workload, Ending(Outcome.LOST, error=error))
 
     def _next_ending(self, workload: Workload) -> Ending:
-        script = self._scripts.get(workload.node)
+        script = self._scripts.get(f"{workload.node}[{workload.map_index}]") or self._scripts.get(workload.node)
         if not script:
             return succeed(workload.config.get("output"))
         return script.popleft() if len(script) > 1 else script[0]

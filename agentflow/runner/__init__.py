@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agentflow.runner.attempt import AttemptResult, run_attempt
+from agentflow.runner.attempt import STOPPED, AttemptResult, arun_attempt, run_attempt
 
-__all__ = ["AttemptResult", "run_attempt"]
+__all__ = ["STOPPED", "AttemptResult", "arun_attempt", "run_attempt"]

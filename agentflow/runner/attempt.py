@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from agentflow.nodes import registry
-from agentflow.nodes.base import NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
+from agentflow.nodes.base import AsyncNodeType, NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
 from agentflow.runner.errors import ConfigInvalid, describe
 from agentflow.runner.masking import Masker, mask_output
-from agentflow.runner.output import encode
+from agentflow.runner.output import OutputInvalid, encode
 from agentflow.runner.termination import Terminated
 from agentflow.templates import render
 from agentflow.workload import ErrorInfo, Outcome, Workload
+
+_SMALL: Final = 64 * 1024  # bytes of an output that is checked on the event loop itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,10 @@ class AttemptResult:
     outcome: Outcome  #: SUCCESS, FAILED or SKIPPED.
     output: str | None = None  #: JSON text, only with SUCCESS.
     error: ErrorInfo | None = None
+
+
+#: The node was asked to stop, and did.
+STOPPED: Final = AttemptResult(Outcome.FAILED, error=ErrorInfo(type="Terminated", message="stopped by SIGTERM"))
 
 
 def run_attempt(
@@ -43,34 +50,76 @@ def run_attempt(
     the node raises gets out, `SystemExit` and `KeyboardInterrupt` included.
     """
     try:
-        node_type = registry.get(workload.type)
-        config = _config(node_type, workload)
-        context = NodeContext(
-            run_id=workload.run_id,
-            workflow=workload.workflow,
-            node=workload.node,
-            map_index=workload.map_index,
-            attempt=workload.attempt,
-            work_dir=work_dir,
-            bundle_dir=bundle_dir,
-            output_max=workload.limits.output_max,
-            allow_private_http=workload.limits.allow_private_http,
-            log=log,
-        )
-        value = node_type.run(config, context)
-        output = encode(value, workload.limits.output_max)
-        if workload.secrets:
-            output = _without_secrets(output, workload.secrets, log)
-        return AttemptResult(Outcome.SUCCESS, output=output)
-    except NodeSkipped as skipped:
-        log(mask(str(skipped) or "the node asked to be skipped"))
-        return AttemptResult(Outcome.SKIPPED)
-    except Terminated:
-        return AttemptResult(Outcome.FAILED, error=ErrorInfo(type="Terminated", message="stopped by SIGTERM"))
+        node_type, config, context = _prepared(workload, work_dir, bundle_dir, log)
+        return _succeeded(workload, node_type.run(config, context), workload.limits.output_max, log)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends this attempt, not the process
-        if isinstance(error, SystemExit) and error.code in (None, 0):
-            return AttemptResult(Outcome.SUCCESS, output="null")
-        return AttemptResult(Outcome.FAILED, error=describe(error, mask))
+        return _ended_by(error, log, mask)
+
+
+async def arun_attempt(workload: Workload, *, work_dir: Path, log: NodeLog, mask: Masker) -> AttemptResult:
+    """Run one workload beside others on the running event loop, to its end; cancel the task to stop it.
+
+    The node type must be an `AsyncNodeType`. Nothing that the node raises gets out. A large output is checked in a
+    thread, so that the others go on.
+    """
+    try:
+        node_type, config, context = _prepared(workload, work_dir, None, log)
+        if not isinstance(node_type, AsyncNodeType):
+            raise TypeError(f"node type `{workload.type}` cannot share a process")  # noqa: TRY301 - an end like any other
+        value = await node_type.arun(config, context)
+        most = workload.limits.output_max
+        try:
+            return _succeeded(workload, value, min(_SMALL, most), log)
+        except OutputInvalid:  # large, or wrong; either takes the time that it takes
+            return await asyncio.to_thread(_succeeded, workload, value, most, log)
+    except asyncio.CancelledError:
+        return STOPPED
+    except BaseException as error:  # noqa: BLE001 - whatever a node raises ends this attempt, not its neighbours
+        return _ended_by(error, log, mask)
+
+
+def _prepared(
+    workload: Workload, work_dir: Path, bundle_dir: Path | None, log: NodeLog
+) -> tuple[NodeType[Any], NodeConfig, NodeContext]:
+    """What the node is called with."""
+    node_type = registry.get(workload.type)
+    context = NodeContext(
+        run_id=workload.run_id,
+        workflow=workload.workflow,
+        node=workload.node,
+        map_index=workload.map_index,
+        attempt=workload.attempt,
+        work_dir=work_dir,
+        bundle_dir=bundle_dir,
+        output_max=workload.limits.output_max,
+        allow_private_http=workload.limits.allow_private_http,
+        log=log,
+    )
+    return node_type, _config(node_type, workload), context
+
+
+def _succeeded(workload: Workload, value: Any, most: int, log: NodeLog) -> AttemptResult:
+    """The result of a node that returned; its output may have `most` bytes.
+
+    Raises:
+        OutputInvalid: What it returned is not JSON, or too large.
+    """
+    output = encode(value, most)
+    if workload.secrets:
+        output = _without_secrets(output, workload.secrets, log)
+    return AttemptResult(Outcome.SUCCESS, output=output)
+
+
+def _ended_by(error: BaseException, log: NodeLog, mask: Masker) -> AttemptResult:
+    """The result of a node that raised."""
+    if isinstance(error, NodeSkipped):
+        log(mask(str(error) or "the node asked to be skipped"))
+        return AttemptResult(Outcome.SKIPPED)
+    if isinstance(error, Terminated):
+        return STOPPED
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return AttemptResult(Outcome.SUCCESS, output="null")
+    return AttemptResult(Outcome.FAILED, error=describe(error, mask))
 
 
 def _without_secrets(output: str, secrets: Mapping[str, str], log: NodeLog) -> str:

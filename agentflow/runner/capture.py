@@ -15,7 +15,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agentflow.runner.logs import CHUNK_AGE, LINE_MAX, LogBuffer
 from agentflow.runner.termination import Termination
@@ -80,9 +80,9 @@ class Capture:
         self._forked = False
         #: The log, once it takes nothing any more: what is printed then is only counted, without any lock.
         self.flooded: LogBuffer | None = None
-        self.stdout: io.TextIOBase = _TextStream(self, "stdout")
-        self.stderr: io.TextIOBase = _TextStream(self, "stderr")
-        self._handler = _LogHandler(self)
+        self.stdout: io.TextIOBase = TextStream(self, "stdout")
+        self.stderr: io.TextIOBase = TextStream(self, "stderr")
+        self._handler = LogHandler(self)
 
     def start(self) -> None:
         """Start the helper thread and take over the streams."""
@@ -202,13 +202,25 @@ class Capture:
         self._lock = threading.RLock()
 
 
-class _TextStream(io.TextIOBase):
+class Sink(Protocol):
+    """Where Python's streams and `logging` lead."""
+
+    flooded: LogBuffer | None
+
+    def feed(self, stream: str, data: bytes) -> None:
+        """Take bytes of a stream."""
+
+    def line(self, text: str, *, level: str = "info", stream: str = "system") -> None:
+        """Take lines."""
+
+
+class TextStream(io.TextIOBase):
     """`sys.stdout` or `sys.stderr`."""
 
     errors = "backslashreplace"
     encoding = "utf-8"
 
-    def __init__(self, capture: Capture, stream: str) -> None:
+    def __init__(self, capture: Sink, stream: str) -> None:
         self._capture = capture
         self._stream = stream
         self.name = f"<{stream}>"
@@ -236,7 +248,7 @@ class _TextStream(io.TextIOBase):
 class _ByteStream(io.RawIOBase):
     """`sys.stdout.buffer`."""
 
-    def __init__(self, capture: Capture, stream: str) -> None:
+    def __init__(self, capture: Sink, stream: str) -> None:
         self._capture = capture
         self._stream = stream
 
@@ -255,10 +267,10 @@ class _ByteStream(io.RawIOBase):
         """The stream outlives the attempt."""
 
 
-class _LogHandler(logging.Handler):
+class LogHandler(logging.Handler):
     """Python's `logging`: the level goes into the log line, the logger's name before the text."""
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Sink) -> None:
         super().__init__()
         self._capture = capture
 

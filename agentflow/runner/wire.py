@@ -1,7 +1,7 @@
 """The messages between an executor and a runner on one machine: length-prefixed frames, binary headers, JSON bodies.
 
-Executor to runner: RUN, DISCARD. Runner to executor: STARTED, FINISHED, EXPIRED, LOG. `seq` numbers the workloads of
-one runner from 1.
+Executor to runner: RUN, DISCARD; to an I/O lane: RUN, STOP, STORED. Runner to executor: STARTED, FINISHED, EXPIRED,
+LOG. `seq` numbers the workloads of one runner from 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ STARTED: Final = 3  #: seq, wall clock, monotonic clock.
 FINISHED: Final = 4  #: seq, outcome, whether the process retires, start, end, body (output or error).
 EXPIRED: Final = 5  #: seq: its deadline had passed, it did not start.
 LOG: Final = 6  #: seq, chunk header, data.
+STOP: Final = 7  #: seq: end this attempt; the others go on.
+STORED: Final = 8  #: seq: a chunk of this attempt's log is on disk, another one may be sent.
 
 HEADER: Final = struct.Struct("<IB")  # length of the body, kind
 RUN_BODY: Final = struct.Struct("<Id")

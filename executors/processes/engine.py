@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from agentflow.runner import wire
-from agentflow.workload import ErrorInfo, ExecutorEvent, Outcome, Workload
+from agentflow.workload import ErrorInfo, ExecutorEvent, Outcome
 from executors.base import ExecutorContext
 from executors.processes.deadlines import Deadlines
 from executors.processes.dispatcher import STUCK, Dispatcher
-from executors.processes.handle import Handle
+from executors.processes.handle import Handle, LaneHandle
 from executors.processes.io_loop import IoLoop
 from executors.processes.item import Item
+from executors.processes.lanes import Lanes
 from executors.processes.nursery import Nursery
 from executors.processes.outcomes import StopReason, died, lost, stopped
 from executors.processes.policy import ProcessPolicy
@@ -30,6 +31,7 @@ log: Final = logging.getLogger(__name__)
 _IDLE_MAX: Final = 300.0  # seconds an idle process is kept
 _RETIRE_MAX: Final = 5.0  # seconds a retiring process may take to end
 _KILL_MAX: Final = 3.0  # seconds after SIGKILL until we stop waiting for the report
+_ORPHANED: Final = "the parent of the runner processes was killed"
 _NO_PROCESSES: Final = (
     "the parent of the runner processes does not start; the scheduler's standard error says why "
     "(for `subprocess`, AGENTFLOW_SUBPROCESS_ENVIRONMENT may lack a variable that Python needs here)"
@@ -48,6 +50,15 @@ class Engine:
         self._pool = Pool(context.parallelism, fork=self._fork, discard=self._discard)
         self._dispatcher = Dispatcher(self._pool, self._prefetch, size=context.parallelism, lease=context.lease)
         self._nursery = Nursery(context, policy, self.loop, on_exit=self._on_exit, on_lost=self._on_zygote_lost)
+        self._lanes = Lanes(
+            policy.io_concurrency,
+            loop=self.loop,
+            nursery=self._nursery,
+            reporter=self._reporter,
+            on_started=self._limit_time,
+            lease=context.lease,
+            number=self._pool.number,
+        )
         self._deadlines = Deadlines()
         self._deadline_planned: float | None = None
         self._submitted_at = 0.0  # `time.monotonic()` of the last workload
@@ -57,8 +68,13 @@ class Engine:
 
     @property
     def finished(self) -> int:
-        """How many workloads have ended so far."""
+        """How many workloads with a process of their own have ended so far."""
         return self._reporter.finished
+
+    @property
+    def finished_in_lanes(self) -> int:
+        """How many workloads of I/O lanes have ended so far."""
+        return self._reporter.finished_in_lanes
 
     # Commands
 
@@ -68,11 +84,11 @@ class Engine:
             self._pool.keep_spare()
         self.loop.call_at(time.monotonic() + _IDLE_MAX, self._trim)
 
-    def submit(self, workloads: Sequence[Workload]) -> None:
+    def submit(self, items: Sequence[Item]) -> None:
         """Take workloads."""
         self._submitted_at = time.monotonic()
-        for workload in workloads:
-            item = Item(workload)
+        for item in items:
+            workload = item.workload
             if workload.attempt_id in self._reporter.items:
                 log.error("attempt_submitted_twice", extra={"attempt": workload.attempt_id})
                 continue
@@ -80,7 +96,10 @@ class Engine:
             if self._stopping:
                 self._reporter.finish_stopped(item, StopReason.SHUTDOWN)
             else:
-                self._dispatcher.add(item)
+                self._queue_of(item).add(item)
+
+    def _queue_of(self, item: Item) -> Dispatcher | Lanes:
+        return self._lanes if item.lane else self._dispatcher
 
     def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop attempts."""
@@ -101,14 +120,16 @@ class Engine:
 
     def _after_round(self) -> None:
         if self._stopping:
-            for item in self._dispatcher.take_all():
+            for item in (*self._dispatcher.take_all(), *self._lanes.take_all()):
                 self._reporter.finish_stopped(item, StopReason.SHUTDOWN)
+            self._lanes.flush()
             if not self._reporter.items:
                 self._end()
             return
-        for item in self._dispatcher.run():
+        for item in (*self._dispatcher.run(), *self._lanes.run()):
             self._reporter.finish(item, *lost("this scheduler's lease was over before the attempt could start"))
         self._dispatcher.flush(self._wait_writable)
+        self._lanes.flush()
         if not self._release_planned and any(len(handle.items) > 1 for handle in self._pool):
             self._release_planned = True
             self.loop.call_at(time.monotonic() + STUCK, self._release_stuck)
@@ -169,11 +190,14 @@ class Engine:
 
     def _on_started(self, handle: Handle, item: Item, body: bytes) -> None:
         self._reporter.started(item, body)
-        limits = item.workload.limits
-        if limits.timeout is not None:
-            self._deadlines.add(item.started_mono + limits.timeout, item.workload.attempt_id, self._reporter.items)
+        self._limit_time(item)
+        self._nursery.watch(handle, item.workload.limits.memory)
+
+    def _limit_time(self, item: Item) -> None:
+        timeout = item.workload.limits.timeout
+        if timeout is not None:
+            self._deadlines.add(item.started_mono + timeout, item.workload.attempt_id, self._reporter.items)
             self._plan_deadline()
-        self._nursery.watch(handle, limits.memory)
 
     def _on_finished(self, handle: Handle, item: Item, body: bytes) -> None:
         _, _, retire, started, finished = wire.FINISHED_BODY.unpack_from(body)
@@ -218,6 +242,9 @@ class Engine:
         self._plan_deadline()
 
     def _stop_item(self, item: Item, reason: StopReason, grace: float) -> None:
+        if item.lane:
+            self._lanes.stop_item(item, reason, grace)
+            return
         if item.handle is not None:
             self._dispatcher.add_back(self._dispatcher.withdraw(item.handle))
         handle = item.handle
@@ -247,7 +274,7 @@ class Engine:
         self._nursery.signal(handle, signal.SIGKILL)
 
     def _kill_all(self) -> None:
-        for handle in self._pool:
+        for handle in (*self._pool, *self._lanes):
             self._kill(handle)
 
     def _give_up(self) -> None:
@@ -268,6 +295,7 @@ class Engine:
         """End what has been idle for long, the zygote too if it is not to be warm."""
         long_ago = time.monotonic() - _IDLE_MAX
         self._pool.trim(long_ago)
+        self._lanes.trim(long_ago)
         if self._policy.lazy and not self._reporter.items and self._submitted_at < long_ago:
             for handle in self._pool:
                 self._discard(handle)
@@ -275,6 +303,10 @@ class Engine:
         self.loop.call_at(time.monotonic() + _IDLE_MAX / 5, self._trim)
 
     def _on_exit(self, handle: Handle, report: Exited) -> None:
+        if isinstance(handle, LaneHandle):
+            self._lanes.on_exit(handle, report)
+            return
+
         def end(item: Item) -> None:
             if item.started_at is not None:
                 self._reporter.salvage_log(item, report.area, report.rest)
@@ -309,18 +341,21 @@ class Engine:
         for handle in self._pool:
             self._nursery.kill_orphan(handle)
             self._bury(handle, self._end_orphan)
+        for lane in self._lanes:
+            self._nursery.kill_orphan(lane)
+            self._lanes.bury(lane, _ORPHANED)
         if self._nursery.hopeless:
-            for item in self._dispatcher.take_all():
+            for item in (*self._dispatcher.take_all(), *self._lanes.take_all()):
                 self._reporter.finish(item, Outcome.REFUSED, ErrorInfo(type="Refused", message=_NO_PROCESSES))
 
     def _end_orphan(self, item: Item) -> None:
         if item.stop is not None:
             self._reporter.finish_stopped(item, item.stop)
         else:
-            self._reporter.finish(item, *lost("the parent of the runner processes was killed"))
+            self._reporter.finish(item, *lost(_ORPHANED))
 
     def _end(self) -> None:
         self._nursery.close()
-        for handle in self._pool:
+        for handle in (*self._pool, *self._lanes):
             self._nursery.discard(handle)
         self.loop.stop()

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from agentflow.nodes import registry
 from agentflow.workload import ExecutorEvent, Workload
 from executors.base import AdoptionResult, ExecutorContext
 from executors.processes.engine import Engine
+from executors.processes.item import Item
 from executors.processes.policy import ProcessPolicy
 
 _STOP_EXTRA: Final = 8.0  # seconds beyond the grace that `stop` waits for dying processes
@@ -23,6 +25,7 @@ class ProcessExecutor:
         self._policy = policy
         self._engine: Engine | None = None
         self._submitted = 0
+        self._submitted_to_lanes = 0
         self._lock = threading.Lock()
 
     @property
@@ -32,6 +35,14 @@ class ProcessExecutor:
         if engine is None:
             return 0
         return max(0, engine.capacity - (self._submitted - engine.finished))
+
+    @property
+    def io_slots_free(self) -> int:
+        """Free places in I/O lanes."""
+        engine = self._engine
+        if engine is None:
+            return 0
+        return max(0, self._policy.io_concurrency - (self._submitted_to_lanes - engine.finished_in_lanes))
 
     def start(self, emit: Callable[[ExecutorEvent], None]) -> None:
         """Start the thread, and the zygote unless it is to start with the first workload."""
@@ -44,9 +55,17 @@ class ProcessExecutor:
     def submit(self, workloads: Sequence[Workload]) -> None:
         """Take these workloads, in this order."""
         engine = self._running()
+        items = [Item(workload, lane=self._shares_process(workload)) for workload in workloads]
+        lanes = sum(item.lane for item in items)
         with self._lock:
-            self._submitted += len(workloads)
-        engine.loop.call(engine.submit, workloads)
+            self._submitted += len(items) - lanes
+            self._submitted_to_lanes += lanes
+        engine.loop.call(engine.submit, items)
+
+    def _shares_process(self, workload: Workload) -> bool:
+        if self._policy.io_concurrency == 0:
+            return False
+        return registry.shares_process(workload.type, memory=workload.limits.memory)
 
     def cancel(self, attempt_ids: Sequence[str]) -> None:
         """SIGTERM to the groups of these attempts, SIGKILL after the grace; those not begun end at once."""

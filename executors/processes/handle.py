@@ -18,6 +18,8 @@ _READ_MAX: Final = 256 * 1024  # bytes per read
 class Handle:
     """Mutable; belongs to the I/O thread. See `worker.py` for the token pipe."""
 
+    lane = False  #: Whether it runs many attempts at once.
+
     def __init__(self, number: int) -> None:
         self.id = number
         self.pid: int | None = None
@@ -119,3 +121,24 @@ class Handle:
             with suppress(OSError):
                 os.close(fd)
         self.token_read = self._token_write = -1
+
+
+class LaneHandle(Handle):
+    """An I/O lane: whatever is handed over begins at once, and ends in any order."""
+
+    lane = True
+
+    def hand_over(self, item: Item, deadline: float) -> None:
+        """Queue a workload for the lane; `flush` sends it."""
+        self._next_seq += 1
+        item.handle = self
+        self._out += item.run_frame(self._next_seq, deadline)
+        self.items.append(item)
+
+    def stop_item(self, item: Item) -> None:
+        """Ask the lane to end one attempt; `flush` sends it."""
+        self._out += wire.frame(wire.STOP, wire.SEQ_BODY.pack(item.seq))
+
+    def chunk_stored(self, seq: int) -> None:
+        """Tell the lane that a chunk of an attempt's log is on disk; `flush` sends it."""
+        self._out += wire.frame(wire.STORED, wire.SEQ_BODY.pack(seq))

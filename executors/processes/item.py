@@ -22,6 +22,7 @@ class Item:
     __slots__ = (
         "deadline",
         "handle",
+        "lane",
         "next_chunk",
         "next_line",
         "seq",
@@ -31,8 +32,9 @@ class Item:
         "workload",
     )
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, lane: bool = False) -> None:
         self.workload = workload
+        self.lane = lane  #: Whether it shares a process with others.
         self.handle: Handle | None = None  #: The runner that holds it.
         self.seq = 0  #: Its number within that runner.
         self.deadline = 0.0  #: `time.monotonic()` until which it may start.
@@ -44,8 +46,8 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """Which processes may run it."""
-        return self.workload.workspace, self.workload.bundle
+        """Which processes may run it; what shares a process is not the bundle's code."""
+        return self.workload.workspace, None if self.lane else self.workload.bundle
 
     def run_frame(self, seq: int, deadline: float) -> bytes:
         """The message that hands it to a runner."""

@@ -28,6 +28,7 @@ class ProcessPolicy:
 
     name: str = "local"  #: For the thread and the log.
     one_attempt: bool = False  #: A process ends with its attempt; else it serves many of one (workspace, bundle).
+    io_concurrency: int = 0  #: Attempts at once in I/O lanes, beside those in processes of their own; 0: no lanes.
     lazy: bool = False  #: The zygote starts with the first workload and ends when there has been none for a while.
     environment: Callable[[], dict[str, str]] = inherited_environment  #: Whole environment of zygote and runners.
     confinement: Confinement = field(default_factory=Confinement)  #: What is imposed on each new runner.

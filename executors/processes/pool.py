@@ -87,9 +87,13 @@ class Pool:
             for handle in [handle for handle in idle if handle.idle_since < older_than]:
                 self._end_idle(handle)
 
-    def _make(self) -> Handle:
+    def number(self) -> int:
+        """A number for another process."""
         self._number += 1
-        handle = Handle(self._number)
+        return self._number
+
+    def _make(self) -> Handle:
+        handle = Handle(self.number())
         self._handles[handle.id] = handle
         self._fork(handle)
         return handle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-FORK: Final = 16  #: To the zygote: {id, folder}, with the runner's socket and token pipe as file descriptors.
+FORK: Final = 16  #: To the zygote: {id, folder, lane}, with the runner's socket and token pipe as file descriptors.
 SIGNAL: Final = 17  #: To the zygote: {id, signal}.
 WATCH: Final = 18  #: To the zygote: {id, on, memory}: whether to look what the runner uses; memory in bytes or null.
 FORKED: Final = 19  #: From the zygote: {id, pid}.

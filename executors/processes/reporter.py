@@ -22,7 +22,8 @@ class Reporter:
     def __init__(self, emit: Callable[[ExecutorEvent], None]) -> None:
         self._emit = emit
         self.items: dict[str, Item] = {}  #: By attempt id: submitted and not finished.
-        self.finished = 0  #: How many have ended so far.
+        self.finished = 0  #: How many with a process of their own have ended so far.
+        self.finished_in_lanes = 0  #: How many others.
 
     def started(self, item: Item, body: bytes) -> None:
         """The runner's STARTED message."""
@@ -63,7 +64,10 @@ class Reporter:
         """Emit the end, once."""
         if self.items.pop(item.workload.attempt_id, None) is None:
             return
-        self.finished += 1
+        if item.lane:
+            self.finished_in_lanes += 1
+        else:
+            self.finished += 1
         self._emit(
             Finished(
                 item.workload.attempt_id,

@@ -7,7 +7,6 @@ byte of a pipe is read by exactly one side, so both always agree on what has beg
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import select
@@ -24,11 +23,12 @@ from mmap import mmap
 from pathlib import Path
 from typing import Final
 
-from agentflow.runner import run_attempt, wire
+from agentflow.runner import AttemptResult, run_attempt, wire
 from agentflow.runner.capture import Capture
 from agentflow.runner.hygiene import Footprint
-from agentflow.runner.logs import Chunk, LogBuffer
+from agentflow.runner.logs import LogBuffer
 from agentflow.runner.masking import Masker
+from agentflow.runner.reports import Finish, expired_frame, log_frame, started_frame
 from agentflow.runner.termination import Terminated, Termination
 from agentflow.workload import Outcome, Workload
 
@@ -120,14 +120,14 @@ class Runner:
             self._receive()  # what a token stands for has always arrived before it
             seq, deadline, document = self._queue.popleft()
             if time.monotonic() > deadline:
-                self._channel.hold(wire.frame(wire.EXPIRED, wire.SEQ_BODY.pack(seq)))
+                self._channel.hold(expired_frame(seq))
                 continue
-            frame, body = self._run(seq, Workload.model_validate_json(document))
+            finish = self._run(seq, Workload.model_validate_json(document))
             retire = (
                 self._equipment.one_attempt or not self._work_dir.clean() or footprint.reason_to_retire() is not None
             )
             self._capture.take_over()
-            self._channel.hold(frame(retire) + body)
+            self._channel.hold(finish.frame(retire=retire))
             if retire:
                 break
             if self._channel.overdue:
@@ -173,13 +173,13 @@ class Runner:
             while self._queue and self._queue[-1][0] >= first:
                 self._queue.pop()
 
-    def _run(self, seq: int, workload: Workload) -> tuple[Finish, bytes]:
-        """Run one attempt; returns its FINISHED frame but for the flag whether the process retires."""
+    def _run(self, seq: int, workload: Workload) -> Finish:
+        """Run one attempt."""
         mask = Masker(workload.secrets.values()) if workload.secrets else _NO_SECRETS
         self._prepare_path(workload)
         self._capture.begin(
             LogBuffer(
-                lambda chunk: self._send_chunk(seq, chunk),
+                lambda chunk: self._channel.send(log_frame(seq, chunk)),
                 log_max=workload.limits.log_max,
                 mask=mask,
                 area=self._equipment.area,
@@ -188,8 +188,8 @@ class Runner:
         )
         started = time.time()
         report = self._channel.hold if workload.type in _INSTANT else self._channel.send
-        report(wire.frame(wire.STARTED, wire.STARTED_BODY.pack(seq, started, time.monotonic())))
-        outcome, output, error = Outcome.FAILED, None, None
+        report(started_frame(seq, started, time.monotonic()))
+        result = AttemptResult(Outcome.FAILED)
         try:
             self._termination.begin()
             with memory_limit(workload.limits.memory):
@@ -200,45 +200,18 @@ class Runner:
                     log=self._capture.line,
                     mask=mask,
                 )
-            outcome, output, error = result.outcome, result.output, result.error
         except Terminated:  # it struck outside the node's own code
             pass
         finally:
             self._termination.end()
         self._capture.end()
-        body = (output or "").encode() if outcome is Outcome.SUCCESS else b""
-        if error is not None:
-            body = json.dumps(error.as_document()).encode()
-        return Finish(seq, outcome, started, time.time(), len(body)), body
+        return Finish(seq, result, started, time.time())
 
     def _prepare_path(self, workload: Workload) -> None:
         """The bundle is first on the path; a process serves only one bundle."""
         if self._bundle_dir is None and workload.bundle is not None:
             self._bundle_dir = self._equipment.bundles_dir / workload.bundle
             sys.path.insert(0, str(self._bundle_dir))
-
-    def _send_chunk(self, seq: int, chunk: Chunk) -> None:
-        head = wire.LOG_BODY.pack(
-            seq, chunk.chunk_no, chunk.first_seq, chunk.lines, chunk.raw_bytes, chunk.truncated_bytes
-        )
-        self._channel.send(wire.frame(wire.LOG, head + chunk.data))
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The head of a FINISHED frame."""
-
-    seq: int
-    outcome: Outcome
-    started: float
-    finished: float
-    length: int
-
-    def __call__(self, retire: bool) -> bytes:
-        """The bytes before the body."""
-        code = wire.OUTCOMES.index(self.outcome.value)
-        head = wire.FINISHED_BODY.pack(self.seq, code, retire, self.started, self.finished)
-        return wire.HEADER.pack(len(head) + self.length, wire.FINISHED) + head
 
 
 class WorkDir:

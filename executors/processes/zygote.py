@@ -32,6 +32,7 @@ from agentflow.runner import wire
 from agentflow.runner.logs import AREA_SIZE, used_area
 from executors.processes import usage
 from executors.processes.confinement import Confinement, adopt_orphans
+from executors.processes.lane import serve_lane
 from executors.processes.protocol import EXITED, FORK, FORKED, SIGNAL, WATCH, Breach
 from executors.processes.worker import Equipment, serve
 
@@ -143,6 +144,7 @@ class Zygote:
                 ),
                 out_write,
                 err_write,
+                lane=message["lane"],
             )
         for fd in (sock_fd, token_fd, out_write, err_write):
             os.close(fd)
@@ -150,7 +152,7 @@ class Zygote:
         self._children[pid] = self._by_id[child.id] = child
         self._send(FORKED, {"id": child.id, "pid": pid})
 
-    def _become_runner(self, equipment: Equipment, out: int, err: int) -> None:
+    def _become_runner(self, equipment: Equipment, out: int, err: int, *, lane: bool) -> None:
         """In the new process; never returns."""
         code = 1
         try:
@@ -165,7 +167,7 @@ class Zygote:
             self._forget()
             work_dir = self._orders.confinement.impose(equipment.work_dir)
             sys.dont_write_bytecode = True  # bundles are read-only, and nobody removes what is added to them
-            serve(replace(equipment, work_dir=work_dir))
+            (serve_lane if lane else serve)(replace(equipment, work_dir=work_dir))
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may return into the zygote's loop
             import traceback

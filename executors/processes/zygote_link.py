@@ -61,7 +61,7 @@ class ZygoteLink:
 
     def fork(self, handle: Handle, folder: Path) -> None:
         """Ask for a runner process with a folder of its own."""
-        message = _message(FORK, {"id": handle.id, "folder": str(folder)})
+        message = _message(FORK, {"id": handle.id, "folder": str(folder), "lane": handle.lane})
         with suppress(OSError):  # it died; `receive` says so
             socket.send_fds(self.sock, [message], [handle.remote_sock.fileno(), handle.token_read])
         handle.remote_sock.close()  # from now on the end of the process is the end of the stream
