@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     parallelism: int = Field(
         default_factory=default_parallelism, ge=1, le=1024, description="Attempts at once per scheduler"
     )
+    local_io_concurrency: int = Field(
+        1024,
+        ge=0,
+        le=16384,
+        description="http nodes and other waiting ones at once in `local`, beside parallelism; 0: none",
+    )
     workspace: str = Field("default", description="Workspace of the command line")
     output_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a node's JSON output")
     log_max: int = Field(16 * 2**20, ge=1024, description="Bytes of log text kept per attempt")

@@ -62,3 +62,19 @@ class Executor(Protocol):
 
     def stop(self, grace: float) -> None:
         """Stop all attempts within `grace` seconds (0: kill now), emit their end, release every resource."""
+
+
+@runtime_checkable
+class HasLanes(Protocol):
+    """What an executor has besides if node types that only wait share processes in it (I/O lanes).
+
+    It takes workloads for which `agentflow.nodes.registry.shares_process` holds without using up `slots_free`.
+    """
+
+    @property
+    def io_concurrency(self) -> int:
+        """Attempts at once in lanes; 0: none, such workloads take slots like all others."""
+
+    @property
+    def io_slots_free(self) -> int:
+        """How many more of them would be taken now."""

@@ -14,13 +14,22 @@ from agentflow.db.queries.claims import Candidate, Group, Usage
 
 MAX_CANDIDATES = 2000  #: Rows locked by one claim, over all groups.
 
+Place = tuple[str, bool]  #: An executor, and whether its I/O lanes are meant or all else that it runs.
+Slots = Mapping[Place, int]  #: Free ones; an executor without I/O lanes has no entry for them.
 
-def limits(groups: Sequence[Group], usage: Usage, slots: Mapping[str, int], default_executor: str) -> dict[int, int]:
+
+def place_of(group: Group, slots: Slots, default_executor: str) -> Place:
+    """Where the nodes of a group would run."""
+    executor = group.executor or default_executor
+    return executor, group.io and (executor, True) in slots
+
+
+def limits(groups: Sequence[Group], usage: Usage, slots: Slots, default_executor: str) -> dict[int, int]:
     """How many candidates to take from each group: no more than could be started now."""
     found: dict[int, int] = {}
     taken = 0
     for group in groups:
-        most = min(slots.get(group.executor or default_executor, 0), usage.pool_free.get(group.pool_id, 0))
+        most = min(slots.get(place_of(group, slots, default_executor), 0), usage.pool_free.get(group.pool_id, 0))
         if group.concurrency is not None:
             most = min(most, group.concurrency - usage.workflow_running.get(group.workflow_id, 0))
         if most > 0:
@@ -36,19 +45,19 @@ def choose(
     candidates: Iterable[Candidate],
     groups: Mapping[int, Group],
     usage: Usage,
-    slots: Mapping[str, int],
+    slots: Slots,
     default_executor: str,
 ) -> list[Candidate]:
     """The candidates to claim, in the order in which they should start."""
     pool_free = dict(usage.pool_free)
     running = defaultdict(int, usage.workflow_running)
-    executor_free = dict(slots)
+    slots_free = dict(slots)
     blocked_pools: set[int] = set()
     chosen = []
     for candidate in _in_turn(candidates, groups):
         group = groups[candidate.group_id]
-        executor = group.executor or default_executor
-        if executor_free.get(executor, 0) < 1 or group.pool_id in blocked_pools:
+        place = place_of(group, slots, default_executor)
+        if slots_free.get(place, 0) < 1 or group.pool_id in blocked_pools:
             continue
         if group.concurrency is not None and running[group.workflow_id] >= group.concurrency:
             continue
@@ -59,7 +68,7 @@ def choose(
             continue
         pool_free[group.pool_id] -= needed
         running[group.workflow_id] += 1
-        executor_free[executor] -= 1
+        slots_free[place] -= 1
         chosen.append(candidate)
     return chosen
 

@@ -66,11 +66,9 @@ class Claimer:
                 failed.extend(guarded.submit(name, executor, mine))
         return failed
 
-    def _take(
-        self, connection: Connection, slots: dict[str, int], oldest: uuid.UUID
-    ) -> tuple[list[claims.Claim], bool]:
+    def _take(self, connection: Connection, slots: choose.Slots, oldest: uuid.UUID) -> tuple[list[claims.Claim], bool]:
         default, me = self._settings.executor, self._identity.id
-        free = [name for name, count in slots.items() if count > 0]
+        free = list({name for (name, _), count in slots.items() if count > 0})
         groups, alive = claims.lock_groups(
             connection,
             me=me,

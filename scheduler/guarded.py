@@ -7,20 +7,22 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from agentflow.workload import ErrorInfo, Finished, Outcome, Workload
-from executors.base import Executor
+from executors.base import Executor, HasLanes
 
 log = logging.getLogger(__name__)
 
 
-def free_slots(executors: Mapping[str, Executor]) -> dict[str, int]:
-    """Free slots by executor; one that cannot tell gets nothing."""
-    slots = {}
+def free_slots(executors: Mapping[str, Executor]) -> dict[tuple[str, bool], int]:
+    """Free slots by executor, and of its I/O lanes (True) if it has any; one that cannot tell gets nothing."""
+    slots: dict[tuple[str, bool], int] = {}
     for name, executor in executors.items():
         try:
-            slots[name] = executor.slots_free
+            slots[name, False] = executor.slots_free
+            if isinstance(executor, HasLanes) and executor.io_concurrency > 0:
+                slots[name, True] = executor.io_slots_free
         except Exception:
             log.exception("executor_failed", extra={"executor": name})
-            slots[name] = 0
+            slots[name, False] = 0
     return slots
 
 

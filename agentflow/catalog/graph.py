@@ -11,6 +11,7 @@ from agentflow.db.arrays import ints
 from agentflow.db.models import DispatchGroup, Pool, VersionEdge, VersionNode, Workflow
 from agentflow.errors import Conflict, NotFound
 from agentflow.graph import compile_graph
+from agentflow.nodes import registry
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
 BRANCH = "branch"  #: The node type whose output chooses among its direct downstreams.
@@ -27,7 +28,8 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
     """
     graph = compile_graph(spec)
     policies = {node.id: node_policy(spec, node.id) for node in graph.nodes}
-    groups = _groups(connection, workflow, policies)
+    keys = {node.id: _group_key(spec.nodes[node.id].type, policies[node.id]) for node in graph.nodes}
+    groups = _groups(connection, workflow, policies, set(keys.values()))
     nodes = [
         {
             "version_id": version_id,
@@ -42,7 +44,7 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
             "is_leaf": node.is_leaf,
             "below_branch": any(spec.nodes[up].type == BRANCH for up in spec.nodes[node.id].needs),
             "n_up": node.n_up,
-            "group_id": groups[_group_key(policy)],
+            "group_id": groups[keys[node.id]],
             "priority": policy.priority,
             "pool_slots": policy.pool_slots,
             "retries": policy.retries,
@@ -65,19 +67,22 @@ def _is_gated(node_type: str, policy: NodePolicy) -> bool:
     return policy.when not in (None, True) or node_type == SUB_RUN
 
 
-GroupKey = tuple[str, str, str]
+GroupKey = tuple[str, str, str, bool]
 
 
-def _group_key(policy: NodePolicy) -> GroupKey:
-    return (policy.pool, policy.executor or "", policy.queue)
+def _group_key(node_type: str, policy: NodePolicy) -> GroupKey:
+    io = registry.shares_process(node_type, memory=policy.memory)
+    return (policy.pool, policy.executor or "", policy.queue, io)
 
 
-def _groups(connection: Connection, workflow: int, policies: dict[str, NodePolicy]) -> dict[GroupKey, int]:
+def _groups(
+    connection: Connection, workflow: int, policies: dict[str, NodePolicy], keys: set[GroupKey]
+) -> dict[GroupKey, int]:
     pools = _pools(connection, workflow, policies)
     found = {}
-    for key in {_group_key(policy) for policy in policies.values()}:
-        pool, executor, queue = key
-        values = {"workflow_id": workflow, "pool_id": pools[pool], "executor": executor, "queue": queue}
+    for key in keys:
+        pool, executor, queue, io = key
+        values = {"workflow_id": workflow, "pool_id": pools[pool], "executor": executor, "queue": queue, "io": io}
         connection.execute(insert(DispatchGroup).values(**values, reserved_for=None).on_conflict_do_nothing())
         found[key] = connection.scalars(
             select(DispatchGroup.id).filter_by(**values).where(DispatchGroup.reserved_for.is_(None))
@@ -111,8 +116,8 @@ def _pools(connection: Connection, workflow: int, policies: dict[str, NodePolicy
 
 
 _RESERVE = text("""
-INSERT INTO dispatch_group (workflow_id, pool_id, executor, queue, reserved_for)
-SELECT DISTINCT g.workflow_id, g.pool_id, g.executor, g.queue, CAST(:scheduler AS uuid)
+INSERT INTO dispatch_group (workflow_id, pool_id, executor, queue, io, reserved_for)
+SELECT DISTINCT g.workflow_id, g.pool_id, g.executor, g.queue, g.io, CAST(:scheduler AS uuid)
 FROM dispatch_group g JOIN version_node vn ON vn.group_id = g.id
 WHERE vn.version_id = ANY(CAST(:versions AS bigint[]))
 ON CONFLICT DO NOTHING

@@ -14,8 +14,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 DEFAULT = "local"
 
 
-def group(number, *, workflow=None, pool=1, executor="", concurrency=None, priority=0, slots=100):
-    return Group(number, workflow or number, pool, executor, "default", concurrency, priority, slots)
+def group(number, *, workflow=None, pool=1, executor="", concurrency=None, priority=0, slots=100, io=False):
+    return Group(number, workflow or number, pool, executor, "default", concurrency, priority, slots, io)
 
 
 def candidates(text, groups=1):
@@ -59,7 +59,7 @@ def chosen(text, groups, *, free, running=None, slots):
     ],
 )
 def test_priority_then_age_up_to_the_executors_slots(text, slots, taken):
-    assert chosen(text, [group(1)], free={1: 100}, slots={"local": slots}) == taken
+    assert chosen(text, [group(1)], free={1: 100}, slots={("local", False): slots}) == taken
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_priority_then_age_up_to_the_executors_slots(text, slots, taken):
     ],
 )
 def test_workflows_of_equal_priority_take_turns(text, taken):
-    assert chosen(text, [group(1), group(2)], free={1: 100}, slots={"local": 4}) == taken
+    assert chosen(text, [group(1), group(2)], free={1: 100}, slots={("local", False): 4}) == taken
 
 
 def test_groups_of_one_workflow_share_its_turn():
     groups = [group(1, workflow=7, pool=1), group(2, workflow=7, pool=2), group(3, workflow=8)]
-    assert chosen("1.a 2.b 1.c 3.x 3.y", groups, free={1: 9, 2: 9}, slots={"local": 4}) == "axby"
+    assert chosen("1.a 2.b 1.c 3.x 3.y", groups, free={1: 9, 2: 9}, slots={("local", False): 4}) == "axby"
 
 
 @pytest.mark.parametrize(
@@ -93,46 +93,64 @@ def test_groups_of_one_workflow_share_its_turn():
     ],
 )
 def test_a_pools_slots_and_no_overtaking(text, free, taken):
-    assert chosen(text, [group(1)], free={1: free}, slots={"local": 9}) == taken
+    assert chosen(text, [group(1)], free={1: free}, slots={("local", False): 9}) == taken
 
 
 def test_a_blocked_pool_blocks_no_other():
     groups = [group(1, pool=1), group(2, pool=2)]
-    assert chosen("1.a/3 1.b 2.x 2.y", groups, free={1: 2, 2: 2}, slots={"local": 9}) == "xy"
+    assert chosen("1.a/3 1.b 2.x 2.y", groups, free={1: 2, 2: 2}, slots={("local", False): 9}) == "xy"
 
 
 @pytest.mark.parametrize(("free", "taken"), [(2, "a"), (1, "")])
 def test_a_node_larger_than_its_pool_waits_for_all_of_it(free, taken):
-    assert chosen("a/5 b", [group(1, slots=2)], free={1: free}, slots={"local": 9}) == taken
+    assert chosen("a/5 b", [group(1, slots=2)], free={1: free}, slots={("local", False): 9}) == taken
 
 
 def test_concurrency_counts_what_runs_and_what_is_taken_now():
     groups = [group(1, workflow=7, concurrency=3), group(2, workflow=7, concurrency=3), group(3)]
-    taken = chosen("1.a 2.b 1.c 3.x", groups, free={1: 9}, running={7: 1}, slots={"local": 9})
+    taken = chosen("1.a 2.b 1.c 3.x", groups, free={1: 9}, running={7: 1}, slots={("local", False): 9})
     assert sorted(taken) == ["a", "b", "x"]
 
 
 def test_a_node_that_waits_for_its_workflow_or_executor_blocks_no_pool():
     groups = [group(1, concurrency=1), group(2), group(3, executor="other")]
-    assert chosen("1.a/9 2.b", groups, free={1: 5}, running={1: 1}, slots={"local": 9}) == "b"
-    assert chosen("3.a/9 2.b", groups, free={1: 5}, slots={"local": 9, "other": 0}) == "b"
+    assert chosen("1.a/9 2.b", groups, free={1: 5}, running={1: 1}, slots={("local", False): 9}) == "b"
+    assert chosen("3.a/9 2.b", groups, free={1: 5}, slots={("local", False): 9, ("other", False): 0}) == "b"
 
 
 def test_each_executor_has_slots_of_its_own():
     groups = [group(1), group(2, executor="other")]
-    assert sorted(chosen("1.a 1.b 2.x 2.y", groups, free={1: 9}, slots={"local": 1, "other": 1})) == ["a", "x"]
+    assert sorted(chosen("1.a 1.b 2.x 2.y", groups, free={1: 9}, slots={("local", False): 1, ("other", False): 1})) == [
+        "a",
+        "x",
+    ]
+
+
+def test_nodes_that_only_wait_take_slots_of_io_lanes_and_leave_those_of_processes_alone():
+    slots = {("local", False): 1, ("local", True): 2}
+    assert chosen("1.a 1.b 2.x 2.y 2.z", [group(1), group(2, io=True)], free={1: 9}, slots=slots) == "axy"
+
+
+def test_without_io_lanes_they_take_slots_like_all_others():
+    assert chosen("1.a 2.x 2.y", [group(1), group(2, io=True)], free={1: 9}, slots={("local", False): 2}) == "ax"
+
+
+def test_a_pool_limits_what_waits_too():
+    slots = {("local", False): 9, ("local", True): 9}
+    assert chosen("2.x 2.y 2.z", [group(2, io=True)], free={1: 2}, slots=slots) == "xy"
 
 
 @pytest.mark.parametrize(
     ("groups", "free", "running", "slots", "most"),
     [
-        ([group(1)], {1: 5}, {}, {"local": 9}, {1: 5}),
-        ([group(1)], {1: 50}, {}, {"local": 9}, {1: 9}),
-        ([group(1, concurrency=4)], {1: 50}, {1: 1}, {"local": 9}, {1: 3}),
-        ([group(1)], {1: 0}, {}, {"local": 9}, {}),
-        ([group(1)], {1: -2}, {}, {"local": 9}, {}),
-        ([group(1, executor="gone")], {1: 5}, {}, {"local": 9}, {}),
-        ([group(1, concurrency=1), group(2)], {1: 5}, {1: 1}, {"local": 2}, {2: 2}),
+        ([group(1)], {1: 5}, {}, {("local", False): 9}, {1: 5}),
+        ([group(1)], {1: 50}, {}, {("local", False): 9}, {1: 9}),
+        ([group(1), group(2, io=True)], {1: 50}, {}, {("local", False): 0, ("local", True): 7}, {2: 7}),
+        ([group(1, concurrency=4)], {1: 50}, {1: 1}, {("local", False): 9}, {1: 3}),
+        ([group(1)], {1: 0}, {}, {("local", False): 9}, {}),
+        ([group(1)], {1: -2}, {}, {("local", False): 9}, {}),
+        ([group(1, executor="gone")], {1: 5}, {}, {("local", False): 9}, {}),
+        ([group(1, concurrency=1), group(2)], {1: 5}, {1: 1}, {("local", False): 2}, {2: 2}),
     ],
 )
 def test_no_more_candidates_are_locked_than_could_start(groups, free, running, slots, most):
@@ -141,9 +159,9 @@ def test_no_more_candidates_are_locked_than_could_start(groups, free, running, s
 
 def test_many_groups_share_the_bound_on_locked_rows():
     groups = [group(number) for number in range(1, 5001)]
-    most = choose.limits(groups, Usage({1: 10_000}, {}), {"local": 10_000}, DEFAULT)
+    most = choose.limits(groups, Usage({1: 10_000}, {}), {("local", False): 10_000}, DEFAULT)
     assert sum(most.values()) <= choose.MAX_CANDIDATES
     assert next(iter(most)) == 1  # groups come with the highest priority first
-    few = choose.limits(groups[:3], Usage({1: 10_000}, {}), {"local": 10_000}, DEFAULT)
+    few = choose.limits(groups[:3], Usage({1: 10_000}, {}), {("local", False): 10_000}, DEFAULT)
     assert set(few) == {1, 2, 3}
     assert choose.MAX_CANDIDATES - 3 < sum(few.values()) <= choose.MAX_CANDIDATES

@@ -87,7 +87,14 @@ class DispatchGroup(Model):
     __tablename__ = "dispatch_group"
     __table_args__ = (
         UniqueConstraint(
-            "workflow_id", "pool_id", "executor", "queue", "reserved_for", postgresql_nulls_not_distinct=True
+            "workflow_id",
+            "pool_id",
+            "executor",
+            "queue",
+            "reserved_for",
+            "io",
+            name="uq_dispatch_group_unit",
+            postgresql_nulls_not_distinct=True,
         ),
     )
 
@@ -97,6 +104,7 @@ class DispatchGroup(Model):
     executor: Mapped[str]  #: Empty: the claiming scheduler's default.
     queue: Mapped[str]
     reserved_for: Mapped[uuid.UUID | None]  #: Scheduler id of a `run FILE`; nobody else claims from it.
+    io: Mapped[No]  #: Its nodes only wait for the network: where the executor has I/O lanes, they take slots of those.
 
 
 class VersionNode(Model):

@@ -31,6 +31,7 @@ class Group:
     concurrency: int | None  #: Of the workflow.
     priority: int  #: Of its first ready node run.
     slots: int  #: Of the pool, which is locked.
+    io: bool = False  #: They only wait for the network, and take slots of I/O lanes where there are any.
 
 
 #: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
@@ -43,7 +44,7 @@ WITH RECURSIVE g AS (
           AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1)
   FROM g WHERE g.group_id IS NOT NULL
 ), found AS MATERIALIZED (
-  SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, w.concurrency
+  SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, dg.io, w.concurrency
   FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id
   WHERE (NOT w.paused OR dg.reserved_for IS NOT NULL)
     AND (dg.reserved_for = :me OR (dg.reserved_for IS NULL AND NOT :reserved_only))
@@ -54,7 +55,7 @@ WITH RECURSIVE g AS (
   SELECT pool.id, pool.slots FROM pool WHERE pool.id IN (SELECT pool_id FROM found) ORDER BY pool.id FOR UPDATE
 )
 SELECT found.id, found.workflow_id, found.pool_id, found.executor, found.queue, found.concurrency, top.priority, p.slots,
-  EXISTS (SELECT 1 FROM me) AS alive
+  found.io, EXISTS (SELECT 1 FROM me) AS alive
 FROM found JOIN p ON p.id = found.pool_id,
 LATERAL (SELECT nr.priority FROM node_run nr
          WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest

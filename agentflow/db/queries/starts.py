@@ -35,7 +35,7 @@ FROM r JOIN version_node vn ON vn.version_id = r.version_id
 CROSS JOIN LATERAL (SELECT vn.n_up = 0 OR (vn.trigger_rule = 'always' AND NOT vn.below_branch) AS yes) AS root
 LEFT JOIN dispatch_group g ON g.id = vn.group_id AND r.reserved_for IS NOT NULL
 LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_id = g.pool_id
-  AND mine.executor = g.executor AND mine.queue = g.queue AND mine.reserved_for = r.reserved_for
+  AND mine.executor = g.executor AND mine.queue = g.queue AND mine.io = g.io AND mine.reserved_for = r.reserved_for
 """)
 
 _MARK_RUNNING = Statement("""
