@@ -11,7 +11,7 @@
             return MyExecutor(context)
 
 Class attributes switch off what an executor cannot have; each needs a reason in your documentation. The node types
-`noop`, `python` and `shell` must be installed where attempts run. Needs pytest.
+`noop`, `python`, `shell` and `http` must be installed where attempts run. Needs pytest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from executors.conformance.crashes import Crashes
 from executors.conformance.harness import Harness, Result
 from executors.conformance.limits import LimitsAndFloods
+from executors.conformance.network import NetworkNodes
 from executors.conformance.results import Results
 from executors.conformance.secrecy import Secrecy
 from executors.conformance.stopping import Stopping
@@ -26,5 +27,5 @@ from executors.conformance.stopping import Stopping
 __all__ = ["ExecutorConformance", "Harness", "Result"]
 
 
-class ExecutorConformance(Results, Stopping, Crashes, LimitsAndFloods, Secrecy):
+class ExecutorConformance(Results, Stopping, Crashes, LimitsAndFloods, Secrecy, NetworkNodes):
     """All of it; subclass, and give `make_executor`."""
