@@ -22,7 +22,6 @@ from agentflow.db.queries.attempts import (
     token_hash,
 )
 from agentflow.db.queries.books import AttemptWrite, Event, NodeWrite
-from agentflow.db.queries.edges import not_chosen
 from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
@@ -54,7 +53,6 @@ class Applied:
 class _Batch:
     settlement: Settlement
     finals: list[FinalNode] = field(default_factory=list)
-    chosen: list[tuple[LockedAttempt, list[str]]] = field(default_factory=list)
     applied: Applied = field(default_factory=Applied)
 
 
@@ -73,7 +71,7 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     for loss in losses:
         if loss.key in attempts:
             _lose(batch, attempts[loss.key], runs[loss.key[0]], loss)
-    batch.settlement.settle(batch.finals, not_chosen(connection, batch.chosen))
+    batch.settlement.settle(batch.finals)
     batch.settlement.write(wake=batch.applied.ready > 0)
     applied = batch.applied
     applied.ready += batch.settlement.made_ready
@@ -132,8 +130,6 @@ def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started
     step = decide_outcome(attempt, event.outcome, run_stopping=run.stopping, now=batch.settlement.now)
     error = event.error.as_document() if event.error else None
     _finish(batch, attempt, step, event.started_at, event.finished_at, event.output, error)
-    if step.node_state is NodeRunState.SUCCESS and attempt.type == "branch" and event.output is not None:
-        batch.chosen.append((attempt, json.loads(event.output)))
 
 
 def _is_current(attempt: LockedAttempt) -> bool:

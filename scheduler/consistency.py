@@ -27,7 +27,8 @@ JOIN run_event e ON e.run_id = r.id AND e.seq = r.event_seq
 WHERE r.state = 'running' AND e.at < clock_timestamp() - make_interval(secs => :quiet)
   AND NOT EXISTS (
     SELECT 1 FROM node_run nr WHERE nr.run_id = r.id
-      AND (nr.state IN ('ready', 'queued', 'running', 'retrying', 'deferred') OR nr.resume_at IS NOT NULL))
+      AND (nr.state IN ('ready', 'queued', 'running', 'retrying') OR nr.resume_at IS NOT NULL
+           OR (nr.state = 'deferred' AND nr.resume_key <> 'map')))
 LIMIT 20
 """)
 

@@ -1,4 +1,4 @@
-"""Decides what the scheduler's own expressions decide: `when`, `for_each`, sub-runs and their rounds.
+"""Decides what the scheduler's own expressions decide: `when`, `for_each`, branches, sub-runs and their rounds.
 
 Leases node runs, asks the evaluator, stores what follows. A thread of its own: an expression may take its second
 without holding up others.
@@ -6,6 +6,7 @@ without holding up others.
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from sqlalchemy import Connection, Engine
 from agentflow.db.engine import transact
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.due import continue_cascades
-from agentflow.db.queries.gates import GateResult, lease_gates, store_gates
+from agentflow.db.queries.edges import Choice, not_chosen
+from agentflow.db.queries.gates import GateResult, lease_gates, store_gates, store_output
 from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.mapped import expand
 from agentflow.db.queries.settle import FinalNode, Settlement
@@ -37,7 +39,7 @@ POLL = 5.0  # seconds
 
 
 class Gates(WorkerThread):
-    """Decides nodes with a `when` or a `for_each`, and `workflow` nodes."""
+    """Decides nodes with a `when` or a `for_each`, branches and `workflow` nodes."""
 
     name = "gates"
 
@@ -88,6 +90,7 @@ class Stored:
     settlement: Settlement
     children: list[uuid.UUID] = field(default_factory=list)  #: Sub-runs to be started.
     finals: list[FinalNode] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
 
 
 def store(connection: Connection, results: Sequence[GateResult], ended: Sequence[EndedRound]) -> Stored:
@@ -102,7 +105,7 @@ def store(connection: Connection, results: Sequence[GateResult], ended: Sequence
         final, child = finish_round(connection, stored.settlement, one)
         stored.finals += [final] if final is not None else []
         stored.children += [child] if child is not None else []
-    stored.settlement.settle(stored.finals)
+    stored.settlement.settle(stored.finals, not_chosen(connection, stored.choices))
     stored.settlement.write(wake=stored.settlement.made_ready > 0)
     return stored
 
@@ -122,6 +125,9 @@ def _follow(connection: Connection, stored: Stored, row: Any, result: GateResult
         begin_attempt(connection, gate, settlement.now)
         child = start_child(connection, gate, result.child, settlement)
         stored.children += [child] if child is not None else []
+    elif result.output is not None:
+        store_output(connection, gate.run_id, gate.node_no, gate.map_index, result.output)
+        stored.choices.append(Choice(gate.run_id, gate.version_id, gate.node_no, json.loads(result.output)))
     if result.state in NODE_RUN_FINAL:
         final = FinalNode(
             gate.run_id,

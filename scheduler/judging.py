@@ -1,16 +1,16 @@
-"""Asks the evaluator about nodes whose rule is satisfied: `when`, `for_each`, the params of a sub-run."""
+"""Asks the evaluator about nodes whose rule is satisfied: `when`, `for_each`, branches, the params of a sub-run."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from agentflow.catalog.graph import SUB_RUN
+from agentflow.catalog.graph import BRANCH, SUB_RUN
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.gates import DueGate, GateResult
 from agentflow.db.queries.mapped import MAX_ITEMS
@@ -60,24 +60,40 @@ class Judge:
         with self.engine.begin() as connection:
             versions = {gate.version_id: self.version(connection, gate.version_id) for gate in gates}
         results: list[GateResult] = []
-        going: list[DueGate] = []
+        going: dict[str, list[DueGate]] = {BRANCH: [], SUB_RUN: []}
         questions = [_first_question(gate, versions[gate.version_id]) for gate in gates]
         for gate, answer in zip(gates, self.ask(questions), strict=True):
             if not answer.done:
                 continue
             result = decide_gate(gate, answer, mapped=_is_summary(gate, versions[gate.version_id]))
-            if result.state is NodeRunState.READY and versions[gate.version_id].type_of(gate.node_no) == SUB_RUN:
-                going.append(gate)
+            node_type = versions[gate.version_id].type_of(gate.node_no)
+            if result.state is NodeRunState.READY and node_type in going:
+                going[node_type].append(gate)
             else:
                 results.append(result)
-        if going:
-            results += self.start_rounds([(gate, versions[gate.version_id], None, 0) for gate in going])
+        results += self._choose([(gate, versions[gate.version_id]) for gate in going[BRANCH]])
+        results += self.start_rounds([(gate, versions[gate.version_id], None, 0) for gate in going[SUB_RUN]])
         return results
+
+    def _choose(self, branches: Sequence[tuple[DueGate, LoadedVersion]]) -> list[GateResult]:
+        """Which downstreams each branch lets go on: all conditions of a branch are one question."""
+        questions = [
+            (conditions, _asking(gate, version, conditions))
+            for gate, version in branches
+            for conditions in ([case["when"] for case in version.config(gate.node_no)["cases"]],)
+        ]
+        return [
+            decide_branch(gate, version.config(gate.node_no), answer)
+            for (gate, version), answer in zip(branches, self.ask(questions), strict=True)
+            if answer.done
+        ]
 
     def start_rounds(
         self, rounds: Sequence[tuple[DueGate, LoadedVersion, dict[str, Any] | None, int]]
     ) -> list[GateResult]:
         """The sub-run of each (node, version, what its round before gave, number of the round)."""
+        if not rounds:
+            return []
         questions = [
             (params, _asking(gate, version, params, own=own or {"output": None, "state": "pending"}))
             for gate, version, own, _ in rounds
@@ -157,6 +173,19 @@ def decide_gate(gate: DueGate, answer: EvalResult, *, mapped: bool = False) -> G
     except AgentFlowError as error:
         return failed(gate, "TemplateError", f"when: {error}")
     return GateResult(gate, state)
+
+
+def decide_branch(gate: DueGate, config: Mapping[str, Any], answer: EvalResult) -> GateResult:
+    """The targets of the first case that is true, else the default ones; an error fails the node, without retry."""
+    if answer.error is not None:
+        return _failed_with(gate, answer.error)
+    for number, (case, value) in enumerate(zip(config["cases"], answer.value, strict=True)):
+        try:
+            if truth(value):
+                return GateResult(gate, NodeRunState.SUCCESS, output=json.dumps(case["to"]))
+        except AgentFlowError as error:
+            return failed(gate, "TemplateError", f"cases[{number}].when: {error}")
+    return GateResult(gate, NodeRunState.SUCCESS, output=json.dumps(config.get("default", [])))
 
 
 def _decide_items(gate: DueGate, items: Any) -> GateResult:

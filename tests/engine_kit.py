@@ -93,8 +93,8 @@ def document(nodes: dict[str, Any], name: str = "flow", **keys: Any) -> dict[str
 
 
 def branch(*targets: str, needs: Sequence[str] = ()) -> dict[str, Any]:
-    """A branch node; which targets it chooses is for the stub's script to say."""
-    return {"type": "branch", "needs": list(needs), "config": {"cases": [{"when": False, "to": list(targets)}]}}
+    """A branch node that chooses these."""
+    return {"type": "branch", "needs": list(needs), "config": {"cases": [{"when": True, "to": list(targets)}]}}
 
 
 class Kit:

@@ -64,7 +64,7 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
 
 def _is_gated(node_type: str, policy: NodePolicy) -> bool:
     """Whether the evaluator speaks before it is ready."""
-    return policy.when not in (None, True) or node_type == SUB_RUN
+    return policy.when not in (None, True) or node_type in (BRANCH, SUB_RUN)
 
 
 GroupKey = tuple[str, str, str, bool]

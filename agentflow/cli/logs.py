@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run.")],
-    node: Annotated[str | None, typer.Argument(help="Only this node.")] = None,
+    node: Annotated[
+        str | None, typer.Argument(help="Only this node, index or sub-run: fetch, fetch[3], loop.sub[2].fetch.")
+    ] = None,
     *,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt. Default: all.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,

@@ -28,12 +28,24 @@ _NODES = text("""
 SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
   coalesce(nr.state, CASE r.state WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END) AS state,
   coalesce(nr.attempt, 0) AS attempt, nr.executor, nr.ready_at, nr.queued_at, nr.started_at, nr.finished_at, nr.error,
-  nr.resume_at, o.bytes AS output_bytes,
-  CASE WHEN o.bytes <= :inline THEN o.value END AS output,
-  CASE WHEN o.bytes > :inline THEN left(CAST(o.value AS text), :preview) END AS preview
+  nr.resume_at, coalesce(m.bytes, o.bytes) AS output_bytes,
+  CASE WHEN coalesce(m.bytes, o.bytes) <= :inline THEN coalesce(m.value, o.value) END AS output,
+  left(CAST(CASE WHEN coalesce(m.bytes, o.bytes) > :inline THEN coalesce(m.value, o.value) END AS text), :preview)
+    AS preview, s.sub_runs
 FROM run r JOIN version_node vn ON vn.version_id = r.version_id
 LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id
 LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id
+LEFT JOIN LATERAL (
+  SELECT CAST('[' || string_agg(CASE WHEN i.state = 'success' THEN coalesce(CAST(io.value AS text), 'null') ELSE 'null' END,
+      ',' ORDER BY i.map_index) || ']' AS json) AS value, sum(coalesce(io.bytes, 4) + 1)::bigint + 1 AS bytes
+  FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
+    AND io.map_index = i.map_index AND io.run_id = :id
+  WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
+) AS m ON vn.mapped AND nr.map_index = -1 AND nr.state = 'success'
+LEFT JOIN LATERAL (
+  SELECT json_agg(json_build_object('seq', c.parent_seq, 'id', c.id, 'state', c.state) ORDER BY c.parent_seq) AS sub_runs
+  FROM run c WHERE c.parent_run_id = :id AND c.parent_node_no = vn.node_no AND c.parent_map_index = nr.map_index
+) AS s ON vn.type = 'workflow'
 WHERE r.id = :id
 ORDER BY vn.node_no, nr.map_index
 """)
@@ -69,6 +81,10 @@ def _node_document(row: Any, run_id: uuid.UUID) -> dict[str, Any]:
     output = row.output
     if row.output_bytes is not None and row.output_bytes > INLINE_MAX:
         output = {"$ref": f"{run_id}/{row.node_id}", "bytes": row.output_bytes, "preview": row.preview}
+    node = row.node_id if row.map_index < 0 else f"{row.node_id}[{row.map_index}]"
+    subs = [
+        {"address": f"{node}.sub[{sub['seq']}]", "id": sub["id"], "state": sub["state"]} for sub in row.sub_runs or ()
+    ]
     return {
         "node": row.node_id,
         "map_index": None if row.map_index < 0 else row.map_index,
@@ -82,7 +98,7 @@ def _node_document(row: Any, run_id: uuid.UUID) -> dict[str, Any]:
         "resume_at": iso(row.resume_at),
         "output": output,
         "error": row.error,
-    }
+    } | ({"sub_runs": subs} if subs else {})
 
 
 def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:

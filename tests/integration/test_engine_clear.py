@@ -10,7 +10,6 @@ from agentflow.db.queries.gates import lease_gates
 from agentflow.errors import Conflict, NotFound
 from executors.stub import fail, skip, succeed
 from scheduler.gates import store
-from tests.engine_kit import branch
 
 UNKNOWN = "019abcde-0000-7000-8000-000000000000"
 CHAIN = {"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["b"]}}
@@ -97,20 +96,22 @@ def test_clear_of_an_old_run_is_seen_though_younger_ones_are_open(kit):
 
 
 def test_clear_follows_rules_branches_and_whens_again(kit):
+    cases = [{"when": "{{ nodes.pick.output == 'x' }}", "to": ["x"]}]
     kit.apply(
         {
-            "choose": branch("x", "y"),
+            "pick": {},
+            "choose": {"type": "branch", "needs": ["pick"], "config": {"cases": cases, "default": ["y"]}},
             "x": {"needs": ["choose"]},
             "y": {"needs": ["choose"], "when": "{{ nodes.choose.output | length == 1 }}"},
             "z": {"needs": ["x", "y"], "trigger_rule": "one_success"},
         }
     )
-    kit.stub.script("choose", succeed(["x"]), succeed(["y"]))
+    kit.stub.script("pick", succeed("x"), succeed("y"))
     run = kit.run()
-    assert kit.states(run) == {"choose": "success", "x": "success", "y": "skipped", "z": "success"}
-    kit.clear(run, "choose", downstream=True)
+    assert kit.states(run) == {"pick": "success", "choose": "success", "x": "success", "y": "skipped", "z": "success"}
+    kit.clear(run, "pick", downstream=True)
     kit.settle()
-    assert kit.states(run) == {"choose": "success", "x": "skipped", "y": "success", "z": "success"}
+    assert kit.states(run) == {"pick": "success", "choose": "success", "x": "skipped", "y": "success", "z": "success"}
     # What the branch left out stays out when it is cleared alone; the branch's word still stands.
     kit.clear(run, "x")
     kit.settle()

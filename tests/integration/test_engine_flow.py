@@ -139,7 +139,6 @@ def test_branch_skips_what_it_does_not_choose_whatever_the_rule(kit):
             "join": {"needs": ["yes", "no"], "trigger_rule": "none_failed_min_one_success"},
         }
     )
-    kit.stub.script("choose", succeed(["yes"]))
 
     run = kit.run()
 
@@ -155,22 +154,36 @@ def test_branch_skips_what_it_does_not_choose_whatever_the_rule(kit):
 
 
 def test_a_branch_may_choose_nothing_or_everything(kit):
-    kit.apply({"choose": branch(), "a": {"needs": ["choose"]}, "b": {"needs": ["choose"]}})
-    kit.stub.script("choose", succeed([]), succeed(["a", "b"]))
+    below = {"a": {"needs": ["choose"]}, "b": {"needs": ["choose"]}}
+    kit.apply({"choose": branch()} | below)
     assert kit.states(kit.run()) == {"choose": "success", "a": "skipped", "b": "skipped"}
+    kit.apply({"choose": branch("a", "b")} | below)
     assert kit.states(kit.run()) == {"choose": "success", "a": "success", "b": "success"}
 
 
+def test_a_branch_takes_the_first_true_case_in_the_evaluator_and_never_an_executor(kit):
+    cases = [{"when": "{{ params.n > 5 }}", "to": ["large"]}, {"when": "{{ params.n > 2 }}", "to": ["medium"]}]
+    choose = {"type": "branch", "config": {"cases": cases, "default": ["small"]}}
+    below = {name: {"needs": ["choose"]} for name in ("large", "medium", "small")}
+    kit.apply({"choose": choose} | below, params={"n": {"type": "integer"}})
+    for number, chosen in ((9, "large"), (5, "medium"), (1, "small")):
+        run = kit.run(params={"n": number})
+        assert {node for node, state in kit.states(run).items() if state == "success"} == {"choose", chosen}
+        assert kit.nodes(run)["choose"]["output"] == [chosen]
+    assert "choose" not in kit.started()
+    kit.check_books()
+
+
 def test_a_failed_branch_chooses_nothing_and_leaves_its_downstreams_to_their_rules(kit):
-    kit.apply({"choose": branch(), "a": {"needs": ["choose"]}, "b": {"needs": ["choose"], "trigger_rule": "all_done"}})
-    kit.stub.script("choose", fail())
+    choose = {"type": "branch", "retries": 3, "config": {"cases": [{"when": "{{ 7 }}", "to": ["a"]}]}}
+    kit.apply({"choose": choose, "a": {"needs": ["choose"]}, "b": {"needs": ["choose"], "trigger_rule": "all_done"}})
     assert kit.states(kit.run()) == {"choose": "failed", "a": "upstream_failed", "b": "success"}
 
 
 def test_an_output_that_is_not_there_is_null_in_a_join(kit):
     kit.apply(
         {
-            "choose": branch(),
+            "choose": branch("b"),
             "a": {"needs": ["choose"]},
             "b": {"needs": ["choose"]},
             "join": {
@@ -180,7 +193,6 @@ def test_an_output_that_is_not_there_is_null_in_a_join(kit):
             },
         }
     )
-    kit.stub.script("choose", succeed(["b"]))
     kit.stub.script("b", succeed({"from": "b"}))
 
     kit.run()
@@ -277,11 +289,12 @@ def test_no_rule_decides_a_node_before_its_branch_has_chosen(kit, rule):
     # Given a node below a branch and an upstream that ends first, in a way that satisfies an early rule or ends it
     ending = fail() if rule in ("one_failed", "all_success") else succeed()
     kit.stub.script("quick", ending)
-    kit.stub.hold("fork")
+    kit.stub.hold("gate")
     kit.apply(
         {
             "quick": {},
-            "fork": branch("other"),
+            "gate": {},
+            "fork": branch("other", needs=["gate"]),
             "join": {"needs": ["quick", "fork"], "trigger_rule": rule},
             "other": {"needs": ["fork"]},
         }
@@ -289,7 +302,7 @@ def test_no_rule_decides_a_node_before_its_branch_has_chosen(kit, rule):
     run_id = kit.run()
     assert kit.states(run_id)["join"] == "pending"
     # When the branch leaves the node out
-    kit.stub.release("fork", succeed(["other"]))
+    kit.stub.release("gate")
     kit.settle()
     # Then it is skipped, whatever its rule and however early the other upstream ended
     assert kit.states(run_id)["join"] == "skipped"

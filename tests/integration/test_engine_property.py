@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -32,6 +32,7 @@ class Step:
     endings: str = "s"  #: Of its attempts: s(uccess) f(ail) l(ose) k (skip); the last one goes on for ever.
     retries: int = 0
     chooses: frozenset[int] | None = None  #: A branch, and which nodes it chooses.
+    items: tuple[str, ...] | None = None  #: Mapped: the endings of each index.
 
 
 WHENS = {
@@ -83,6 +84,18 @@ def attempts_end(step: Step) -> tuple[str, int]:
     raise AssertionError("unreachable")
 
 
+def run_end(step: Step) -> tuple[str, int]:
+    """State and attempts of a node, or of one index, whose rule is satisfied."""
+    state = {"go": "success", "skip": "skipped", "fail": "failed"}[WHENS[step.when]]
+    return (state, 0) if state != "success" or step.chooses is not None else attempts_end(step)
+
+
+def mapped_end(step: Step) -> str:
+    """State of a mapped node: failed if any index is, skipped if none ran, else success."""
+    ends = {run_end(replace(step, endings=endings))[0] for endings in step.items or ()}
+    return "failed" if "failed" in ends else "success" if "success" in ends else "skipped"
+
+
 def expected(steps: list[Step]) -> tuple[dict[str, tuple[str, int]], str]:
     """State and number of attempts per node, and the run's state."""
     states: list[str] = []
@@ -94,10 +107,10 @@ def expected(steps: list[Step]) -> tuple[dict[str, tuple[str, int]], str]:
         )
         state = "skipped" if left_out else rule_says(step.rule, [states[up] for up in step.needs])
         count = 0
-        if state == "go":
-            state = {"go": "go", "skip": "skipped", "fail": "failed"}[WHENS[step.when]]
-        if state == "go":
-            state, count = attempts_end(step)
+        if state == "go" and step.items is not None:
+            state = mapped_end(step)
+        elif state == "go":
+            state, count = run_end(step)
         states.append(state)
         tries.append(count)
     inner = {up for step in steps for up in step.needs}
@@ -113,6 +126,8 @@ def workflows(draw: st.DrawFn) -> list[Step]:
     branches = [draw(st.integers(0, 3)) == 0 for _ in range(size)]
     steps = []
     for number in range(size):
+        endings = st.sampled_from(["s"] * 6 + ["f"] * 3 + ["fs", "ffs", "ls", "lfls", "l", "k", "fk"])
+        mapped = not branches[number] and draw(st.integers(0, 3)) == 0
         needs = draw(st.sets(st.integers(0, number - 1), max_size=4)) if number else set()
         rules = [rule.value for rule in TriggerRule]
         steps.append(
@@ -120,7 +135,8 @@ def workflows(draw: st.DrawFn) -> list[Step]:
                 needs=tuple(sorted(needs)),
                 rule=draw(st.sampled_from(rules)),
                 when=draw(st.sampled_from([None] * 8 + list(WHENS))),
-                endings=draw(st.sampled_from(["s"] * 6 + ["f"] * 3 + ["fs", "ffs", "ls", "lfls", "l", "k", "fk"])),
+                endings=draw(endings),
+                items=tuple(draw(st.lists(endings, max_size=4))) if mapped else None,
                 retries=draw(st.sampled_from([0, 0, 1, 2])),
                 chooses=draw(st.frozensets(st.integers(number + 1, size), max_size=4)) if branches[number] else None,
             )
@@ -140,18 +156,28 @@ def nodes_of(steps: list[Step]) -> dict[str, dict[str, object]]:
         if step.when is not None:
             node["when"] = step.when
         if step.chooses is not None:
-            node |= {"type": "branch", "config": {"cases": [{"when": True, "to": []}]}}
+            chosen = [f"n{other}" for other in sorted(step.chooses) if number in needs_of(steps, other)]
+            node |= {"type": "branch", "config": {"cases": [{"when": True, "to": chosen}]}}
+        if step.items is not None:
+            node["for_each"] = list(range(len(step.items)))
+            if number % 3 == 0:
+                node["max_parallel"] = 2
         nodes[f"n{number}"] = node
     return nodes
+
+
+def needs_of(steps: list[Step], number: int) -> tuple[int, ...]:
+    return steps[number].needs if number < len(steps) else ()
 
 
 def script(stub, steps: list[Step]) -> None:
     stub._scripts.clear()
     stub._held = {f"n{number}" for number in range(len(steps))}
     for number, step in enumerate(steps):
-        output = None if step.chooses is None else [f"n{chosen}" for chosen in sorted(step.chooses)]
-        kinds = {"s": succeed(output), "f": fail(), "l": lose(), "k": skip()}
+        kinds = {"s": succeed(), "f": fail(), "l": lose(), "k": skip()}
         stub.script(f"n{number}", *(kinds[ending] for ending in step.endings))
+        for index, endings in enumerate(step.items or ()):
+            stub.script(f"n{number}[{index}]", *(kinds[ending] for ending in endings))
 
 
 def finish_some(kit, rng: random.Random, most: int) -> None:
@@ -178,7 +204,9 @@ def play(kit, run: str, rng: random.Random, most: int) -> None:
 # A join whose upstreams end by failure, by a skip and by a success, in one batch.
 @example(steps=[Step(endings="f"), Step(when=False), Step(), Step((0, 1, 2), "all_done")], seed=1, most=9)
 @example(steps=[Step(chooses=frozenset({1})), Step((0,)), Step((0,)), Step((1, 2), "none_failed")], seed=1, most=1)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@example(steps=[Step(items=("s", "fs", "l")), Step((0,), "one_failed")], seed=1, most=1)
+@example(steps=[Step(items=("k", "k"), when=None), Step((0,), "all_skipped", items=("s",))], seed=1, most=9)
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(steps=workflows(), seed=st.integers(0, 2**16), most=st.sampled_from([1, 2, 12]))
 def test_every_order_and_batching_gives_what_the_model_says(kit, steps, seed, most):
     name = f"flow{next(NUMBERS)}"
@@ -190,7 +218,7 @@ def test_every_order_and_batching_gives_what_the_model_says(kit, steps, seed, mo
     play(kit, run, random.Random(seed), most)
 
     nodes, state = expected(steps)
-    assert {node: (row["state"], row["attempt"]) for node, row in kit.nodes(run).items()} == nodes
+    assert {node: (row["state"], row["attempt"]) for node, row in kit.nodes(run).items() if "[" not in node} == nodes
     assert kit.state(run) == state
     kit.check_books()
     kit.forget()

@@ -6,6 +6,9 @@ import uuid
 
 import pytest
 
+from agentflow.errors import NotFound, UsageError
+from agentflow.runs.address import resolve_address
+from agentflow.runs.logs import read_logs
 from executors.stub import fail, succeed
 
 
@@ -252,3 +255,37 @@ def test_a_sub_run_whose_scheduler_died_before_starting_it_is_started_by_another
     kit.settle()
     assert kit.state(run) == "success"
     kit.check_books()
+
+
+def test_every_node_run_has_an_address_however_deep_it_lies(kit):
+    child(kit)
+    outer = {"each": calls("child", params={"n": "{{ item }}"}, for_each=[5, 6])}
+    kit.apply(outer, "middle", outputs={})
+    kit.apply({"loop": calls("middle", repeat={"until": False, "max": 2})})
+    run = kit.run()
+
+    def at(address):
+        place = kit.call(resolve_address, run, address)
+        return kit.show(str(place.run_id)), place
+
+    assert kit.nodes(run)["loop"]["sub_runs"] == [
+        {"address": f"loop.sub[{number}]", "id": str(at(f"loop.sub[{number}]")[1].run_id), "state": "success"}
+        for number in (0, 1)
+    ]
+    leaf, place = at("loop.sub[1].each[1].sub[0].work")
+    assert (leaf["workflow"], leaf["params"], place.node) == ("child", {"n": 6}, "work")
+    assert at("loop.sub[0].each[1]")[1].map_index == 1
+    for wrong in ("loop.sub[2]", "loop[0]", "nobody", "loop.sub[0].each[2]", "loop.sub[0].each.sub[0]"):
+        with pytest.raises(NotFound):
+            at(wrong)
+
+
+def test_logs_of_an_address_are_those_of_its_node_runs_alone(kit):
+    kit.apply({"m": {"for_each": [1, 2], "config": {}}})
+    run = kit.run()
+    with kit.engine.begin() as connection:
+        assert list(read_logs(connection, run, "m[1]")) == []
+        with pytest.raises(NotFound):
+            list(read_logs(connection, run, "m[2]"))
+        with pytest.raises(UsageError):
+            list(read_logs(connection, run, "m[x]"))

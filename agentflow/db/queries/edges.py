@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from agentflow.db.queries.attempts import LockedAttempt
 from agentflow.db.statement import Statement
 
 _DOWNSTREAM = Statement("""
@@ -17,14 +17,21 @@ WHERE e.version_id = :version AND e.up_no = :node
 """)
 
 
-def not_chosen(
-    connection: Connection, branches: Sequence[tuple[LockedAttempt, list[str]]]
-) -> set[tuple[uuid.UUID, int]]:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a branch node chose among its direct downstreams."""
+
+    run_id: uuid.UUID
+    version_id: int
+    node_no: int
+    chosen: Collection[str]  #: Node ids.
+
+
+def not_chosen(connection: Connection, choices: Sequence[Choice]) -> set[tuple[uuid.UUID, int]]:
     """Direct downstreams that these branch nodes left out: skipped whatever their rule (SEMANTICS section 1)."""
     left_out = set()
-    for attempt, chosen in branches:
-        run_id, node_no = attempt.key[:2]
-        for row in _DOWNSTREAM.run(connection, {"version": attempt.version_id, "node": node_no}):
-            if row.node_id not in chosen:
-                left_out.add((run_id, row.down_no))
+    for choice in choices:
+        for row in _DOWNSTREAM.run(connection, {"version": choice.version_id, "node": choice.node_no}):
+            if row.node_id not in choice.chosen:
+                left_out.add((choice.run_id, row.down_no))
     return left_out

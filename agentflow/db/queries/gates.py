@@ -89,6 +89,7 @@ _STORE = text("""
 UPDATE node_run nr SET state = k.state, resume_at = NULL, resume_key = k.key, error = CAST(k.error AS json),
   resume_state = NULL,
   ready_at = CASE WHEN k.state = 'ready' THEN CAST(:now AS timestamptz) ELSE nr.ready_at END,
+  started_at = CASE WHEN k.state = 'success' THEN CAST(:now AS timestamptz) ELSE nr.started_at END,
   finished_at = CASE WHEN k.state NOT IN ('ready', 'deferred') THEN CAST(:now AS timestamptz) END
 FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:states AS text[]),
   CAST(:keys AS text[]), CAST(:errors AS text[]), CAST(:leases AS timestamptz[]))
@@ -101,7 +102,7 @@ RETURNING nr.run_id, nr.version_id, nr.node_no, nr.map_index, nr.state, vn.is_le
 """)
 _OUTPUT = text("""
 INSERT INTO output (run_id, node_no, map_index, value, bytes)
-VALUES (:run, :node, :map, CAST(:value AS json), octet_length(:value))
+VALUES (:run, :node, :map, CAST(CAST(:value AS text) AS json), octet_length(CAST(:value AS text)))
 ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
 """)
 
