@@ -13,6 +13,7 @@ SMALL = {
     "fan": ({"width": 5, "rounds": 1}, 2),
     "burst": ({"runs": 2, "width": 2}, 3),
     "processor": ({"n": 5, "count": 2}, 1),
+    "waiting": ({"count": 20, "answer_after": 0.05, "rounds": 1}, 4),
     "log_flood": ({"length": 3, "rounds": 1}, 3),
     "idle": ({"workflows": 2, "settle": 0, "window": 0.2}, 5),
     "blocked_pool": ({"crowd": 20, "rounds": 2}, 3),

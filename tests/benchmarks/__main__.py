@@ -26,6 +26,7 @@ import processor
 import profile_hop
 import subprocess_start
 import trigger_latency
+import waiting
 import wfinstances
 from _report import Report
 from _single import Measure, measured
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Measure] = {
     "burst": burst.measure,
     "processor": processor.measure,
     "subprocess": lambda _system, report: subprocess_start.measure(report),
+    "waiting": waiting.measure,
     "flood": log_flood.measure,
     "idle": idle.measure,
     "pool": blocked_pool.measure,

@@ -56,7 +56,9 @@ class System:
     def environment(self) -> dict[str, str]:
         """The environment of commands that shall use this home."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTFLOW_")}
-        return kept | {"AGENTFLOW_HOME": str(self.home), "AGENTFLOW_DAGS_FOLDER": str(self.dags)}
+        ours = {"HOME": str(self.home), "DAGS_FOLDER": str(self.dags)}
+        ours["ALLOW_PRIVATE_HTTP"] = "true"  # the server that http nodes ask is on this machine
+        return kept | {f"AGENTFLOW_{name}": value for name, value in ours.items()}
 
     @property
     def scheduler(self) -> psutil.Process:
