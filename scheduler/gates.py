@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,13 +43,20 @@ class Gates(WorkerThread):
 
     name = "gates"
 
-    def __init__(self, engine: Engine, identity: Identity, on_decided: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        identity: Identity,
+        on_decided: Callable[[], None],
+        siblings: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """`siblings`: workflows that sub-runs find before published ones, as (workflow id, version id) by name."""
         super().__init__()
         self._engine = engine
         self._identity = identity
         self._on_decided = on_decided
         self._evaluator = Evaluator()
-        self._judge = Judge(engine, self._evaluator)
+        self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings)
         self._rounds = Rounds(self._judge)
 
     def stop(self) -> None:

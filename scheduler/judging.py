@@ -32,9 +32,10 @@ Question = tuple[Any, Asking]
 class Judge:
     """Decides due nodes. For one thread."""
 
-    def __init__(self, engine: Engine, evaluator: Evaluator) -> None:
+    def __init__(self, engine: Engine, evaluator: Evaluator, siblings: Mapping[str, tuple[int, int]]) -> None:
         self.engine = engine
         self._evaluator = evaluator
+        self._siblings = siblings
         self._versions = VersionCache()
         self._contexts = ContextLoader()
 
@@ -109,7 +110,8 @@ class Judge:
                     results.append(_failed_with(gate, answer.error))
                     continue
                 try:
-                    child = resolve_child(connection, gate.run_id, version, gate.node_no, answer.value, number)
+                    place = (gate.run_id, version, gate.node_no)
+                    child = resolve_child(connection, *place, answer.value, number, siblings=self._siblings)
                 except AgentFlowError as error:
                     hint = f" ({error.hint})" if error.hint else ""
                     results.append(failed(gate, type(error).__name__, f"{error}{hint}"))

@@ -7,6 +7,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -49,17 +50,27 @@ def run(
 
     settings = context.settings()
     path, _ = sources.split(target)
-    spec = sources.load_one(target, settings.dags_path)
+    spec, others = sources.load_with_siblings(target, settings.dags_path)
     params = check_params(dict(spec.params), read_cli_params(dict(spec.params), param or []))
-    bundle = _bundle(spec, path, settings.dags_path)
     overrides = {"executor": executor} if executor else {}
-    _check_executors(spec, settings.model_copy(update=overrides))
+    for one in (spec, *others):
+        _check_executors(one, settings.model_copy(update=overrides))
+    source = _Source(spec, others, _bundle([spec, *others], path, settings.dags_path))
     with context.session() as session:
-        document, interrupted = _run(session, spec, params, bundle, overrides)
+        document, interrupted = _run(session, source, params, overrides)
     if interrupted:
         output.emit(document, as_json=json, human=lambda: run_output.print_failures(document))
         raise typer.Exit(INTERRUPTED)
     run_output.finish(document, as_json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a file holds."""
+
+    spec: WorkflowSpec
+    others: list[WorkflowSpec]  #: Other workflows of the file, which it may run.
+    bundle: Bundle | None
 
 
 def _check_executors(spec: WorkflowSpec, settings: Settings) -> None:
@@ -82,8 +93,8 @@ def _check_executors(spec: WorkflowSpec, settings: Settings) -> None:
             )
 
 
-def _bundle(spec: WorkflowSpec, path: Path, dags: Path) -> Bundle | None:
-    if not uses_code(spec):
+def _bundle(specs: list[WorkflowSpec], path: Path, dags: Path) -> Bundle | None:
+    if not any(uses_code(spec) for spec in specs):
         return None
     from agentflow.bundles import build_bundle
     from agentflow.loader import bundle_root
@@ -92,7 +103,7 @@ def _bundle(spec: WorkflowSpec, path: Path, dags: Path) -> Bundle | None:
 
 
 def _run(
-    session: Session, spec: WorkflowSpec, params: dict[str, Any], bundle: Bundle | None, overrides: dict[str, str]
+    session: Session, source: _Source, params: dict[str, Any], overrides: dict[str, str]
 ) -> tuple[dict[str, Any], bool]:
     """The run's last document, and whether Ctrl-C ended it."""
     from agentflow.db.queries.schedulers import release_reservations
@@ -104,7 +115,8 @@ def _run(
     stopper = _Stopper(session, daemon.inbox.wake)
     owner, grace = daemon.identity.id, GRACE
     try:
-        run_id = session.do(partial(_create, spec=spec, params=params, bundle=bundle, actor=session.actor, owner=owner))
+        daemon.siblings.update(session.do(partial(_store_others, source=source, actor=session.actor)))
+        run_id = session.do(partial(_create, source=source, params=params, actor=session.actor, owner=owner))
         stopper.watch(str(run_id))
         daemon.inbox.wake()
         daemon.gates.wake()
@@ -133,14 +145,17 @@ def _release(session: Session, release: Callable[[Connection], object]) -> None:
         log.warning("release_failed", extra={"error": str(error).strip().splitlines()[0]})
 
 
-def _create(
-    connection: Connection,
-    spec: WorkflowSpec,
-    params: dict[str, Any],
-    bundle: Bundle | None,
-    actor: str,
-    owner: uuid.UUID,
-) -> uuid.UUID:
+def _store_others(connection: Connection, source: _Source, actor: str) -> dict[str, tuple[int, int]]:
+    """Store the other workflows of the file too; ids of workflow and version by name."""
+    from agentflow.catalog import store_adhoc
+
+    return {
+        spec.name: store_adhoc(connection, spec, bundle=source.bundle if uses_code(spec) else None, actor=actor)
+        for spec in source.others
+    }
+
+
+def _create(connection: Connection, source: _Source, params: dict[str, Any], actor: str, owner: uuid.UUID) -> uuid.UUID:
     """Store the file as an ad-hoc version, and start a run of it that is reserved for this process."""
     from agentflow.catalog import store_adhoc, workspace_id
     from agentflow.catalog.graph import reserve_groups
@@ -148,7 +163,8 @@ def _create(
     from agentflow.db.queries.starts import start_locked
     from agentflow.runs import insert_run
 
-    workflow, version = store_adhoc(connection, spec, bundle=bundle, actor=actor)
+    bundle = source.bundle if uses_code(source.spec) else None
+    workflow, version = store_adhoc(connection, source.spec, bundle=bundle, actor=actor)
     reserve_groups(connection, version, owner)
     run_id = insert_run(
         connection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -33,14 +33,14 @@ class RecursionLimit(AgentFlowError):
     word = "recursion-limit"
 
 
-#: Published workflows first; a file run by itself also finds what other `run FILE`s have stored.
+#: The file's own first, then published ones; a file run by itself also finds what other `run FILE`s have stored.
 _FIND = text("""
 SELECT w.id, v.id AS version_id, v.spec -> 'params' AS params
 FROM workflow w JOIN workflow_version v ON v.workflow_id = w.id
 WHERE w.workspace_id = :workspace AND w.name = :name AND (w.source <> 'adhoc' OR :hidden)
   AND (CAST(:version AS int) IS NULL OR v.version = :version)
-  AND (CAST(:version AS int) IS NOT NULL OR v.id = w.published_version_id OR w.source = 'adhoc')
-ORDER BY w.source = 'adhoc', v.version DESC LIMIT 1
+  AND (CAST(:version AS int) IS NOT NULL OR v.id = w.published_version_id OR v.id = CAST(:sibling AS bigint))
+ORDER BY v.id = CAST(:sibling AS bigint) DESC NULLS LAST, w.source = 'adhoc', v.version DESC LIMIT 1
 """)
 _PARENT = text("SELECT hidden, sub_depth FROM run WHERE id = :run")
 _CHAIN = text("""
@@ -53,7 +53,14 @@ SELECT w.name FROM up JOIN workflow w ON w.id = up.workflow_id ORDER BY up.level
 
 
 def resolve_child(
-    connection: Connection, run_id: uuid.UUID, version: LoadedVersion, node_no: int, params: Any, number: int
+    connection: Connection,
+    run_id: uuid.UUID,
+    version: LoadedVersion,
+    node_no: int,
+    params: Any,
+    number: int,
+    *,
+    siblings: Mapping[str, tuple[int, int]],
 ) -> Child:
     """The run that a `workflow` node is to start.
 
@@ -64,6 +71,7 @@ def resolve_child(
         node_no: The node.
         params: What its templates gave.
         number: Round, from 0.
+        siblings: Workflows that come before published ones of their name: the other ones of a file that runs by itself.
 
     Raises:
         NotFound: There is no such workflow or version.
@@ -81,7 +89,14 @@ def resolve_child(
             hint="a workflow that runs itself needs a `when` that ends it",
         )
     found = connection.execute(
-        _FIND, {"workspace": version.workspace_id, "name": name, "version": wanted, "hidden": parent.hidden}
+        _FIND,
+        {
+            "workspace": version.workspace_id,
+            "name": name,
+            "version": wanted,
+            "hidden": parent.hidden,
+            "sibling": siblings[name][1] if name in siblings and wanted is None else None,
+        },
     ).one_or_none()
     if found is None:
         what = f"no workflow {name!r}" if wanted is None else f"no version {wanted} of a workflow {name!r}"

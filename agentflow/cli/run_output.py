@@ -89,6 +89,12 @@ _NODE_COLUMNS = [
     Column("ERROR", lambda row: progress_rows.error_line(row["error"]), keep=5),
 ]
 
+_SUB_RUN_COLUMNS = [
+    Column("SUB-RUN", lambda row: row["address"], keep=9),
+    Column("STATE", _state, keep=8),
+    Column("ID", lambda row: row["id"], keep=9),
+]
+
 
 def print_run(document: dict[str, Any]) -> None:
     """A run and its nodes on stdout."""
@@ -111,3 +117,7 @@ def print_run(document: dict[str, Any]) -> None:
     )
     output.say("")
     output.print_table(_NODE_COLUMNS, document["nodes"], empty="no node runs yet")
+    subs = [sub for node in document["nodes"] for sub in node.get("sub_runs", ())]
+    if subs:
+        output.say("")
+        output.print_table(_SUB_RUN_COLUMNS, subs, empty="")

@@ -31,7 +31,18 @@ def load_one(target: str, dags: Path) -> WorkflowSpec:
         SpecError: It is not valid.
         UsageError: It has no such workflow, or several and none was named.
     """
-    from agentflow.loader import bundle_root, load_workflow
+    return load_with_siblings(target, dags)[0]
+
+
+def load_with_siblings(target: str, dags: Path) -> tuple[WorkflowSpec, list[WorkflowSpec]]:
+    """The workflow that `FILE` or `FILE::name` means, and the other ones of the file, which it may run.
+
+    Raises:
+        FileNotReadable, SpecError, UsageError: As `load_one`.
+    """
+    from agentflow.loader import bundle_root, load_workflows, pick_workflow
 
     path, name = split(target)
-    return load_workflow(path, name, root=bundle_root(path, dags))
+    specs = load_workflows(path, root=bundle_root(path, dags))
+    spec = pick_workflow(specs, path, name)
+    return spec, [other for other in specs if other is not spec]

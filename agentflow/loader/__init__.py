@@ -4,7 +4,7 @@ Python files run in a child process with limits (`child.py`), so a file that loo
 show, never the end of the process that reads it.
 """
 
-from agentflow.loader.files import bundle_root, load_python, load_workflow, load_workflows
+from agentflow.loader.files import bundle_root, load_python, load_workflow, load_workflows, pick_workflow
 from agentflow.loader.process import DEFAULT_LIMITS, ChildLimits, ImportProblem, LoadInterrupted
 from agentflow.loader.scan import FolderReader, FolderScan, scan_folder
 from agentflow.loader.sources import LoadResult, SourceFile, load_source
@@ -23,5 +23,6 @@ __all__ = [
     "load_source",
     "load_workflow",
     "load_workflows",
+    "pick_workflow",
     "scan_folder",
 ]

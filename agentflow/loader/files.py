@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,23 +73,27 @@ def load_workflows(path: Path, name: str | None = None, *, root: Path | None = N
     if not specs:
         hint = "decorate a function at its top level with @workflow"
         raise SpecError([Problem("the file has no workflow", line=1, hint=hint)], file=str(path))
-    if name is None:
-        return specs
-    chosen = [spec for spec in specs if spec.name == name]
-    if not chosen:
-        names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"{path} has no workflow {name!r}", hint=f"it has: {names}")
-    return chosen
+    return specs if name is None else [pick_workflow(specs, path, name)]
 
 
-def load_workflow(path: Path, name: str | None = None, *, root: Path | None = None) -> WorkflowSpec:
+def pick_workflow(specs: Sequence[WorkflowSpec], path: Path, name: str | None) -> WorkflowSpec:
     """The one workflow that `FILE` or `FILE::name` means.
 
     Raises:
-        UsageError: The file has several and none was named. Else as `load_workflows`.
+        UsageError: The file has none of this name, or several and none was named.
     """
-    specs = load_workflows(path, name, root=root)
-    if len(specs) > 1:
-        names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"{path} has {len(specs)} workflows", hint=f"say which: {path}::NAME with one of {names}")
-    return specs[0]
+    names = ", ".join(spec.name for spec in specs)
+    if name is None:
+        if len(specs) > 1:
+            hint = f"say which: {path}::NAME with one of {names}"
+            raise UsageError(f"{path} has {len(specs)} workflows", hint=hint)
+        return specs[0]
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    raise UsageError(f"{path} has no workflow {name!r}", hint=f"it has: {names}")
+
+
+def load_workflow(path: Path, name: str | None = None, *, root: Path | None = None) -> WorkflowSpec:
+    """`load_workflows` and `pick_workflow` together; raises what they raise."""
+    return pick_workflow(load_workflows(path, root=root), path, name)

@@ -81,6 +81,15 @@ class NodeType(Generic[ConfigT]):
         raise NotImplementedError
 
 
+class SchedulerNodeType(NodeType[ConfigT]):
+    """A kind of node that the scheduler carries out by itself, with its evaluator: no executor is given one."""
+
+    def run(self, config: ConfigT, context: NodeContext) -> Any:
+        """Refuse."""
+        del config, context
+        raise NodeFailed(f"a `{self.name}` node is the scheduler's own: no executor can run it")
+
+
 class AsyncNodeType(NodeType[ConfigT]):
     """A kind of node that only waits for others, most of all for the network: many attempts share a process.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from agentflow.nodes.base import LITERAL, NodeConfig, NodeContext, NodeType
+from agentflow.nodes.base import LITERAL, NodeConfig, SchedulerNodeType
 from agentflow.nodes.fields import NodeId
 
 
@@ -29,19 +29,10 @@ class BranchConfig(NodeConfig):
     )
 
 
-class BranchNode(NodeType[BranchConfig]):
+class BranchNode(SchedulerNodeType[BranchConfig]):
     """The first true case wins."""
 
     name = "branch"
     title = "Branch"
     description = "Lets the downstreams of the first true case go on and skips the others."
     Config = BranchConfig
-
-    def run(self, config: BranchConfig, context: NodeContext) -> list[str]:
-        """Ids of the chosen downstreams."""
-        for number, case in enumerate(config.cases, 1):
-            if case.when:
-                context.log(f"case {number} is true: {', '.join(case.to) or 'nothing goes on'}")
-                return list(case.to)
-        context.log(f"no case is true: {', '.join(config.default) or 'nothing goes on'}")
-        return list(config.default)

@@ -1,4 +1,4 @@
-"""Runs another workflow. The scheduler starts it and waits for it without a slot: no executor sees this type."""
+"""Runs another workflow. The scheduler starts it and waits for it without a slot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from agentflow.nodes.base import LITERAL, NodeConfig, NodeContext, NodeFailed, NodeType
+from agentflow.nodes.base import LITERAL, NodeConfig, SchedulerNodeType
 
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,99}$"
 
@@ -21,15 +21,10 @@ class WorkflowConfig(NodeConfig):
     )
 
 
-class WorkflowNode(NodeType[WorkflowConfig]):
+class WorkflowNode(SchedulerNodeType[WorkflowConfig]):
     """A sub-run."""
 
     name = "workflow"
     title = "Workflow"
     description = "Runs another workflow with params and gives its declared outputs."
     Config = WorkflowConfig
-
-    def run(self, config: WorkflowConfig, context: NodeContext) -> Any:
-        """Never called by the engine."""
-        del context
-        raise NodeFailed(f"the sub-run of `{config.name}` is the scheduler's to start; no executor can")

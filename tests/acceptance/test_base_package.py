@@ -62,7 +62,7 @@ def test_every_built_in_node_type_runs_with_the_base_dependencies(packages):
     done = python(packages, str(SCRIPT))
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["ran"].keys() >= {"branch", "http", "noop", "python", "shell", "template", "wait"}
+    assert answer["ran"].keys() >= {"http", "noop", "python", "shell", "template", "wait"}
     assert Path(answer["agentflow"]) == packages / "agentflow"
 
 

@@ -15,6 +15,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 SCAN = FolderReader(DAGS).scan()
 EXPECTED = {
     "daily_report.yaml": "daily-report",
+    "draft_review.py": "draft-review",
     "flaky_retry.yaml": "flaky-retry",
     "handled_failure.yaml": "handled-failure",
     "http_call.yaml": "http-call",
@@ -29,7 +30,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def specs():
-    """The spec of each example, by file."""
+    """The spec of each example, by file; the last one of a file is what it is about, the others are its parts."""
     results = [load_source(file) for file in SCAN.files]
     assert [problem for result in results for problem in result.problems] == []
     return {result.file.relative: spec for result in results for spec in result.specs}

@@ -9,11 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from agentflow.nodes import wait
-from agentflow.nodes.base import NodeContext
+from agentflow.nodes.base import NodeContext, NodeFailed
 from agentflow.nodes.branch import BranchConfig, BranchNode
 from agentflow.nodes.noop import NoopConfig, NoopNode
 from agentflow.nodes.template import TemplateConfig, TemplateNode
 from agentflow.nodes.wait import WaitConfig, WaitNode, due_at
+from agentflow.nodes.workflow import WorkflowNode
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -31,24 +32,10 @@ def test_template_returns_text_and_writes_native_values_as_json(rendered, text):
     assert TemplateNode().run(TemplateConfig(template=rendered), NodeContext()) == text
 
 
-@pytest.mark.parametrize(
-    ("conditions", "chosen"),
-    [
-        ([True, True], ["a0"]),
-        ([False, True], ["a1"]),
-        ([None, True], ["a1"]),
-        ([False, False], ["rest", "more"]),
-    ],
-)
-def test_branch_takes_the_first_true_case_else_the_default(conditions, chosen):
-    cases = [{"when": when, "to": [f"a{number}"]} for number, when in enumerate(conditions)]
-    config = BranchConfig.model_validate({"cases": cases, "default": ["rest", "more"]})
-    assert BranchNode().run(config, NodeContext()) == chosen
-
-
-def test_branch_without_a_true_case_and_without_a_default_chooses_nothing():
-    config = BranchConfig.model_validate({"cases": [{"when": False, "to": ["a"]}]})
-    assert BranchNode().run(config, NodeContext()) == []
+@pytest.mark.parametrize("node_type", [BranchNode, WorkflowNode])
+def test_what_the_scheduler_carries_out_no_executor_can(node_type):
+    with pytest.raises(NodeFailed, match=f"`{node_type.name}` node is the scheduler's own"):
+        node_type().run(None, NodeContext())
 
 
 @pytest.mark.parametrize("value", ["true", "false", "", 1, 0, [], "{{ x }}"])
