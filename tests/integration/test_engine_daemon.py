@@ -27,7 +27,12 @@ class Site:
     def __init__(self, url, folder):
         self.url, self.engine = url, make_engine(url)
         self.settings = Settings(
-            home=folder, dags_folder=folder / "dags", executor="local", executors="local", parallelism=4
+            home=folder,
+            dags_folder=folder / "dags",
+            executor="local",
+            executors="local",
+            parallelism=4,
+            allow_private_http=True,
         )
         self.settings.dags_path.mkdir(parents=True)
         self.daemon = self.start()
@@ -190,3 +195,21 @@ def test_a_run_goes_on_after_a_restart_of_its_scheduler(site):
     shown = site.end(run)
     assert shown["state"] == "success"
     assert [node["attempt"] for node in shown["nodes"]] == [2, 1]
+
+
+@pytest.mark.parametrize(("limits", "at_once"), [({}, 12), ({"resources": {"memory": "200Mi"}}, 4)])
+def test_nodes_that_wait_for_the_network_leave_the_processes_to_others(site, start_web_server, limits, at_once):
+    # Given twelve nodes that ask a server which does not answer, and room for four processes
+    server = start_web_server()
+    node = {"type": "http", "config": {"url": server.url("silence")}, **limits}
+    waiting = site.trigger({"name": "waiting", "nodes": {f"n{number}": node for number in range(12)}})
+    # Then all of them wait at once; only a limit of their own memory needs a process each
+    site.wait(waiting, lambda shown: list(states(shown).values()).count("running") == at_once)
+    # and another node has a process at once, or waits for one
+    busy = site.trigger({"name": "busy", "nodes": {"n": python("def main(): return 1")}})
+    if not limits:
+        assert states(site.end(busy)) == {"n": "success"}
+        assert site.show(waiting)["finished_at"] is None
+    site.do(runs.cancel_run, waiting, actor=ACTOR)
+    assert site.end(waiting)["state"] == "cancelled"
+    assert states(site.end(busy)) == {"n": "success"}

@@ -12,7 +12,7 @@ from agentflow.nodes.base import LITERAL, NodeConfig, NodeType
 
 
 def forget():
-    for cached in (registry._sources, registry.get, registry.literal_fields):
+    for cached in (registry._sources, registry.get, registry.literal_fields, registry._waits_only):
         cached.cache_clear()
 
 
@@ -112,3 +112,15 @@ def test_literal_fields_are_those_marked_in_the_schema():
 
 def test_only_python_nodes_use_the_code_bundle():
     assert [name for name in registry.names() if registry.uses_code(name)] == ["python"]
+
+
+def test_only_types_that_merely_wait_share_a_process_and_only_without_a_limit_of_memory():
+    assert "http" in [name for name in registry.names() if registry.shares_process(name, memory=None)]
+    assert not {"python", "shell"} & {name for name in registry.names() if registry.shares_process(name, memory=None)}
+    assert not registry.shares_process("http", memory=2**30)
+    assert not registry.shares_process("no-such-type", memory=None)
+
+
+def test_a_type_of_another_package_has_a_process_of_its_own_whatever_it_says(installed):
+    installed(("http", "foreign_nodes:Http"))
+    assert not registry.shares_process("http", memory=None)
