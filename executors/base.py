@@ -68,7 +68,8 @@ class Executor(Protocol):
 class HasLanes(Protocol):
     """What an executor has besides if node types that only wait share processes in it (I/O lanes).
 
-    It takes workloads for which `agentflow.nodes.registry.shares_process` holds without using up `slots_free`.
+    It takes workloads for which `agentflow.nodes.registry.shares_process` holds without using up `slots_free`, but for
+    some that have done harm in company.
     """
 
     @property

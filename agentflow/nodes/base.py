@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -24,6 +25,13 @@ class NodeLog(Protocol):
     def __call__(self, text: str, *, level: str = "info", stream: str = "system") -> None: ...
 
 
+MakeRoom = Callable[[], Awaitable[None]]
+
+
+async def _enough_room() -> None:
+    """A node that is alone in its process has all of its memory."""
+
+
 def _discard(text: str, *, level: str = "info", stream: str = "system") -> None:
     """The log of a node that runs outside a runner."""
 
@@ -42,6 +50,8 @@ class NodeContext:
     output_max: int = 16 * 2**20  #: Bytes; a node that reads from outside stops there.
     allow_private_http: bool = False
     log: NodeLog = _discard
+    make_room: MakeRoom = _enough_room
+    """Awaited by an `AsyncNodeType` before it holds more than a MiB: in a shared process few may at once."""
 
 
 class NodeFailed(Exception):

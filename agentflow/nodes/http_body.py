@@ -12,9 +12,12 @@ from typing import Any, Final
 
 import httpx
 
+from agentflow.nodes.base import MakeRoom
+
 _TEXTUAL: Final = ("xml", "html", "javascript", "x-www-form-urlencoded", "yaml", "csv", "ndjson", "jsonl")
 _GZIP_START: Final = b"\x1f"
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_LARGE: Final = 2**20  # bytes
 _STEP: Final = 256 * 1024  # bytes unpacked at once; other attempts have their turn in between
 
 
@@ -26,13 +29,16 @@ class BodyBroken(ValueError):
     """The body is not what its headers say."""
 
 
-async def read_body(response: httpx.Response, limit: int, *, cut: bool = False) -> bytes:
+async def read_body(
+    response: httpx.Response, limit: int, *, cut: bool = False, make_room: MakeRoom | None = None
+) -> bytes:
     """The unpacked body.
 
     Args:
         response: Open, its body not read.
         limit: Bytes.
         cut: Return the first `limit` bytes of a larger body instead of failing.
+        make_room: Awaited once the body turns out to be large.
 
     Raises:
         BodyTooLarge: The body is larger than the limit.
@@ -43,6 +49,9 @@ async def read_body(response: httpx.Response, limit: int, *, cut: bool = False) 
         async with aclosing(_unpacked(response, min(limit + 1, _STEP))) as pieces:
             async for piece in pieces:
                 data += piece
+                if make_room is not None and len(data) > _LARGE:
+                    await make_room()
+                    make_room = None
                 if len(data) > limit:
                     if cut:
                         return bytes(data[:limit])

@@ -127,19 +127,19 @@ async def _hop(
             location = response.headers.get("Location")
             if response.status_code in _REDIRECTS and location is not None:
                 return redirected(request, response.status_code, location)
-            return await _result(what, response, config, context.output_max)
+            return await _result(what, response, config, context)
     except _BROKEN as error:
         raise NodeFailed(f"{what}: {error or type(error).__name__}", kind=type(error).__name__) from error
 
 
-async def _result(what: str, response: httpx.Response, config: HttpConfig, limit: int) -> dict[str, Any]:
+async def _result(what: str, response: httpx.Response, config: HttpConfig, context: NodeContext) -> dict[str, Any]:
     if not config.accepts(response.status_code):
         expected = ", ".join(config.expect)
         begins = await _excerpt(response)
         said = f"; the body begins: {begins}" if begins else ""
         raise NodeFailed(f"{what} answered {_status(response)}, expected {expected}{said}", kind="HttpStatus")
     try:
-        data = await read_body(response, limit)
+        data = await read_body(response, context.output_max, make_room=context.make_room)
         content_type = response.headers.get("Content-Type", "")
         if len(data) > _LARGE:
             body = await asyncio.to_thread(value_of, content_type, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from agentflow.nodes import registry
-from agentflow.nodes.base import AsyncNodeType, NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
+from agentflow.nodes.base import AsyncNodeType, MakeRoom, NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
 from agentflow.runner.errors import ConfigInvalid, describe
 from agentflow.runner.masking import Masker, mask_output
 from agentflow.runner.output import OutputInvalid, encode
@@ -56,7 +56,9 @@ def run_attempt(
         return _ended_by(error, log, mask)
 
 
-async def arun_attempt(workload: Workload, *, work_dir: Path, log: NodeLog, mask: Masker) -> AttemptResult:
+async def arun_attempt(
+    workload: Workload, *, work_dir: Path, log: NodeLog, mask: Masker, make_room: MakeRoom
+) -> AttemptResult:
     """Run one workload beside others on the running event loop, to its end; cancel the task to stop it.
 
     The node type must be an `AsyncNodeType`. Nothing that the node raises gets out. A large output is checked in a
@@ -64,6 +66,7 @@ async def arun_attempt(workload: Workload, *, work_dir: Path, log: NodeLog, mask
     """
     try:
         node_type, config, context = _prepared(workload, work_dir, None, log)
+        context = replace(context, make_room=make_room)
         if not isinstance(node_type, AsyncNodeType):
             raise TypeError(f"node type `{workload.type}` cannot share a process")  # noqa: TRY301 - an end like any other
         value = await node_type.arun(config, context)

@@ -10,6 +10,8 @@ handle.py     one runner process as the parent sees it; item.py  one workload on
 outcomes.py   pure: what the end of a process means; prefetch.py  pure: how far to look ahead
 zygote.py     the single-threaded parent of all runners; zygote_link.py  the executor's end of it
 confinement.py  what the zygote imposes on a new runner: user, limits, environment
+lanes.py      processes with many attempts each, for node types that only wait; lane.py  such a process
+watchdog.py   ends the step that blocks a lane's event loop
 worker.py     the runner process; usage.py  memory, processor time and size of a family of processes
 """
 

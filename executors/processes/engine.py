@@ -101,6 +101,10 @@ class Engine:
     def _queue_of(self, item: Item) -> Dispatcher | Lanes:
         return self._lanes if item.lane else self._dispatcher
 
+    def may_share(self, attempt_id: str) -> bool:
+        """Whether nothing speaks against a process with others. Callable from any thread."""
+        return self._lanes.welcomes(attempt_id)
+
     def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop attempts."""
         for attempt_id in attempt_ids:

@@ -60,17 +60,18 @@ class ProcessExecutor:
     def submit(self, workloads: Sequence[Workload]) -> None:
         """Take these workloads, in this order."""
         engine = self._running()
-        items = [Item(workload, lane=self._shares_process(workload)) for workload in workloads]
+        items = [Item(workload, lane=self._shares_process(workload, engine)) for workload in workloads]
         lanes = sum(item.lane for item in items)
         with self._lock:
             self._submitted += len(items) - lanes
             self._submitted_to_lanes += lanes
         engine.loop.call(engine.submit, items)
 
-    def _shares_process(self, workload: Workload) -> bool:
+    def _shares_process(self, workload: Workload, engine: Engine) -> bool:
         if self.io_concurrency == 0:
             return False
-        return registry.shares_process(workload.type, memory=workload.limits.memory)
+        shares = registry.shares_process(workload.type, memory=workload.limits.memory)
+        return shares and engine.may_share(workload.attempt_id)
 
     def cancel(self, attempt_ids: Sequence[str]) -> None:
         """SIGTERM to the groups of these attempts, SIGKILL after the grace; those not begun end at once."""

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from executors.processes.worker import Equipment, end_group, memory_limit
 GROWTH_MAX: Final = 200 * 2**20  # bytes of resident memory after which a lane takes no more work
 ATTEMPTS_MAX: Final = 20_000  # attempts of a lane
 MEMORY_MAX: Final = 2**30  # bytes by which the data segment may grow; above it, an attempt gets a `MemoryError`
+LARGE_AT_ONCE: Final = 4  # attempts that may hold more than a MiB, such as a large body
 _CLOSE_MAX: Final = 2.0  # seconds for closing connections at the end
 _STACK: Final = 512 * 1024  # bytes of a thread's stack, which counts as memory of the process
 _NO_SECRETS: Final = Masker()
@@ -59,6 +61,7 @@ class Attempt:
         self.seq = seq
         self.task: asyncio.Task[None] | None = None
         self.log: SharedLog | None = None
+        self.large = False  #: Whether it holds one of the few places for large ones.
         self.begun = False  #: Whether the task has had its first step; before, cancelling it would be its end unheard.
         self.stopped = False  #: Whether it is to end.
         self.exposed = False  #: Whether the node is at work, which the watchdog may end; else it is our own code.
@@ -82,6 +85,7 @@ class Lane(asyncio.Protocol):
         self._memory = resident()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._gone = asyncio.Event()
         self._watchdog = Watchdog(self._exposed)
 
@@ -170,6 +174,10 @@ class Lane(asyncio.Protocol):
         self._ended += 1
         del self._attempts[attempt.seq]
         self._write(Finish(attempt.seq, result, started, finished).frame(retire=self._worn_out()))
+        del result
+        if attempt.large:
+            await self._writable.wait()  # until the executor has taken most of it
+            self._large.release()
         if not self._attempts:
             self._watchdog.stop()
 
@@ -185,9 +193,20 @@ class Lane(asyncio.Protocol):
             )
             current.set(attempt.log)
             self._types.add(workload.type)
-            return await arun_attempt(workload, work_dir=self._work_dir, log=attempt.log.line, mask=mask)
+            return await arun_attempt(
+                workload,
+                work_dir=self._work_dir,
+                log=attempt.log.line,
+                mask=mask,
+                make_room=partial(self._make_room, attempt),
+            )
         finally:
             attempt.exposed = False
+
+    async def _make_room(self, attempt: Attempt) -> None:
+        if not attempt.large:
+            await self._large.acquire()
+            attempt.large = True
 
     def _exposed(self) -> bool:
         """Whether what runs at this moment is a node's own step."""

@@ -10,7 +10,7 @@ import logging
 import signal
 import struct
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
@@ -29,6 +29,8 @@ log: Final = logging.getLogger(__name__)
 
 LANE_MAX: Final = 256  # attempts of one lane: what is lost together, and what one core serves well
 LANE_FEW: Final = 32  # attempts of each lane before another one is opened
+LOSSES_MAX: Final = 2  # lanes that a node run may die with before it gets a process of its own
+REMEMBERED: Final = 10_000  # node runs that died with a lane
 
 
 class Lanes:
@@ -66,6 +68,14 @@ class Lanes:
         self._waiting: deque[Item] = deque()
         self._lanes: dict[int, LaneHandle] = {}
         self._unsent: set[LaneHandle] = set()
+        self._losses: OrderedDict[str, int] = OrderedDict()  # lanes that a node run has died with
+
+    def welcomes(self, attempt_id: str) -> bool:
+        """Whether a workload may share a process: not if its node run died with lanes before, too often for chance.
+
+        Callable from any thread.
+        """
+        return self._losses.get(_node_run(attempt_id), 0) < LOSSES_MAX
 
     def __iter__(self) -> Iterator[LaneHandle]:
         """Every lane that is not reported dead."""
@@ -248,9 +258,22 @@ class Lanes:
         for item in list(lane.items):
             lane.items.remove(item)
             item.handle = None
+            self._remember(item)
             self._reporter.finish(item, *_verdict(item, why))
         if lane.id in self._lanes:
             self.discard(lane)
+
+    def _remember(self, item: Item) -> None:
+        """One of those that die together may be the cause; each time it meets others, until it is on its own."""
+        node_run = _node_run(item.workload.attempt_id)
+        self._losses[node_run] = self._losses.get(node_run, 0) + 1
+        self._losses.move_to_end(node_run)
+        if len(self._losses) > REMEMBERED:
+            self._losses.popitem(last=False)
+
+
+def _node_run(attempt_id: str) -> str:
+    return attempt_id.rpartition("/")[0]
 
 
 def _verdict(item: Item, why: str) -> tuple[Outcome, ErrorInfo]:

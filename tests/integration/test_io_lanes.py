@@ -13,30 +13,13 @@ import pytest
 
 from agentflow.nodes import registry
 from agentflow.workload import Outcome, Started
-from executors.conformance.harness import GRACE, Harness, wait_dead
+from executors.conformance.harness import GRACE, wait_dead
 from executors.local import LocalExecutor
 from executors.processes import lanes
 from executors.processes.watchdog import BLOCKED_MAX
 from executors.subprocess import SubprocessExecutor
+from tests.lane_kit import Lanes, install_probe
 
-#: Runs the `main` that its config defines, on the lane's loop: what built-in types must never do, so only here.
-PROBE = """
-from typing import Any
-from pydantic import Field
-from agentflow.nodes.base import LITERAL, AsyncNodeType, NodeConfig, NodeContext
-
-class Config(NodeConfig):
-    code: str = Field(json_schema_extra=LITERAL)
-    args: dict[str, Any] = {}
-
-class Probe(AsyncNodeType[Config]):
-    name, title, description, Config = "probe", "Probe", "Runs async code.", Config
-
-    async def arun(self, config: Config, context: NodeContext) -> Any:
-        names = {}
-        exec(config.code, names)
-        return await names["main"](context, **config.args)
-"""
 MIB = 2**20
 SECRET = "s3cr3t/with+signs&more"
 
@@ -45,26 +28,12 @@ SECRET = "s3cr3t/with+signs&more"
 def probe_package(tmp_path_factory):
     """The type, installed for the processes that executors start, and trusted by the executors of these tests."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "probe_nodes.py").write_text(PROBE)
-    info = folder / "probe_nodes-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: probe-nodes\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[agentflow.nodes]\nprobe = probe_nodes:Probe\n")
+    install_probe(folder)
     real = registry.shares_process
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setattr(registry, "shares_process", lambda name, *, memory: name == "probe" or real(name, memory=memory))
         yield folder
-
-
-class Lanes(Harness):
-    def probe(self, body, **fields):
-        """A workload whose `main` has this body and may await; `context` is at hand."""
-        indented = "\n".join(f"    {line}" for line in body.strip("\n").split("\n"))
-        args = fields.pop("args", {})
-        names = ", ".join(["context", *args])
-        code = f"import asyncio, os, sys, time\nasync def main({names}):\n{indented}\n"
-        return self.workload("probe", {"code": code, "args": args}, **fields)
 
 
 @pytest.fixture
@@ -263,6 +232,20 @@ def test_a_lane_that_dies_loses_all_its_attempts_and_another_one_takes_over(make
     assert harness.run(harness.probe("return 2")).output == 2
 
 
+def test_a_node_run_that_died_with_two_lanes_gets_a_process_of_its_own(make_lanes):
+    harness = make_lanes()
+
+    def attempt(number, body):
+        return harness.probe(body, attempt_id=f"run/1/-1/{number}", attempt=number)
+
+    for number in (1, 2):
+        assert harness.run(attempt(number, "os._exit(1)")).finished.outcome is Outcome.LOST
+        assert harness.executor._submitted_to_lanes == number
+    # An end with an exit code is told apart from others' only where nobody else is
+    assert harness.run(attempt(3, "os._exit(1)")).finished.error.exit_code == 1
+    assert harness.executor._submitted_to_lanes == 2
+
+
 def test_attempts_die_with_the_parent_of_the_processes_and_others_take_over(make_lanes):
     harness = make_lanes()
     workload = harness.probe("print('pid', os.getpid())\nawait asyncio.sleep(600)")
@@ -313,6 +296,13 @@ def test_memory_beyond_what_a_lane_may_use_fails_the_attempt_that_asks_for_it(la
     error = lanes_shared.run(lanes_shared.probe("return len(bytearray(2 ** 31))")).finished.error
     assert error.type == "OutOfMemory"
     assert lanes_shared.run(lanes_shared.probe("return 1")).output == 1
+
+
+def test_attempts_that_need_much_memory_take_turns(lanes_shared):
+    body = f"await context.make_room()\ndata = bytearray({120 * MIB})\nawait asyncio.sleep(0.05)\nreturn len(data)"
+    workloads = [lanes_shared.probe(body) for _ in range(12)]
+    lanes_shared.submit(*workloads)
+    assert [result.output for result in lanes_shared.wait_finished(workloads)] == [120 * MIB] * 12
 
 
 def test_a_large_output_arrives_whole_and_one_over_the_limit_fails(lanes_shared):
