@@ -4,7 +4,7 @@ Each function runs in the caller's transaction and returns documents in the shap
 """
 
 from agentflow.runs.cancel import cancel_run
-from agentflow.runs.clear import clear_run
+from agentflow.runs.clear import clear_run, runs_between
 from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.logs import read_logs
 from agentflow.runs.mark import mark_node, set_note
@@ -19,6 +19,7 @@ __all__ = [
     "mark_node",
     "read_logs",
     "rerun",
+    "runs_between",
     "set_note",
     "show_run",
 ]

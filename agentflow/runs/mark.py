@@ -1,4 +1,4 @@
-"""Marking a node by hand, and notes on runs."""
+"""Marking a node run by hand, and notes on runs."""
 
 from __future__ import annotations
 
@@ -7,66 +7,90 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import Conflict, NotFound, UsageError
-from agentflow.runs.clear import REOPEN
+from agentflow.runs.clear import reopen, stop_sub_runs
 from agentflow.runs.ids import parse_run_id
-from agentflow.states import NODE_RUN_SLOTTED, NodeRunState, RunState
+from agentflow.runs.selection import NodeRunRow, lock_rows, named
+from agentflow.states import NODE_RUN_FINAL, NODE_RUN_SLOTTED, NodeRunState
 
 MARKABLE = (NodeRunState.SUCCESS, NodeRunState.FAILED, NodeRunState.SKIPPED)
 MAX_NOTE = 10_000  #: Characters.
 
-_NODE = text("""
-SELECT nr.node_no, nr.state FROM node_run nr
-JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
-WHERE nr.run_id = :run AND nr.map_index = -1 AND vn.node_id = :node FOR NO KEY UPDATE OF nr
-""")
 _MARK = text("""
-UPDATE node_run SET state = :state, finished_at = :now, resume_at = NULL, resume_key = NULL,
+WITH a AS (
+  UPDATE attempt SET state = 'cancelled', finished_at = :now
+  WHERE run_id = :run AND node_no = :no AND map_index = :index AND state = 'deferred'
+)
+UPDATE node_run SET state = :state, finished_at = :now, resume_at = NULL, resume_key = NULL, resume_state = NULL,
   error = CASE WHEN :state = 'failed' THEN json_build_object('type', 'Marked', 'message', 'marked failed by ' || :actor) END
+WHERE run_id = :run AND node_no = :no AND map_index = :index
+""")
+_REOPEN_SUMMARY = text("""
+UPDATE node_run SET state = 'deferred', resume_key = 'map', resume_at = NULL, finished_at = NULL, error = NULL
 WHERE run_id = :run AND node_no = :no AND map_index = -1
 """)
 
 
 def mark_node(connection: Connection, run_id: str, node: str, state: str, *, actor: str) -> dict[str, Any]:
-    """Set a node's state by hand; downstreams that still wait go on accordingly.
+    """Set the state of a node run by hand; what waits for it goes on accordingly.
+
+    Marking a mapped node marks its open indexes with it; marking one index decides its node anew.
+
+    Args:
+        connection: The caller's transaction.
+        run_id: The run.
+        node: An address: `fetch`, or `fetch[3]`.
+        state: success, failed or skipped.
+        actor: Who asks.
 
     Returns:
         `{id, changed}`.
 
     Raises:
         NotFound: No such run or node.
-        UsageError: The state cannot be set by hand.
-        Conflict: An attempt of the node is running.
+        UsageError: The state cannot be set by hand, or `node` is not an address within this run.
+        Conflict: An attempt of it is running, or the run is being stopped.
     """
     if state not in MARKABLE:
         raise UsageError(f"A node cannot be marked {state!r}.", hint=f"one of {', '.join(MARKABLE)}")
     key = parse_run_id(run_id)
     runs = lock_runs(connection, [key])
-    found = connection.execute(_NODE, {"run": key, "node": node}).one_or_none() if key in runs else None
-    if found is None:
-        raise NotFound(f"There is no node {node!r} in the run {run_id}.", hint="`agentflow runs show` lists its nodes")
-    if found.state in NODE_RUN_SLOTTED:
+    rows = lock_rows(connection, key) if key in runs else []
+    if not rows:
+        raise NotFound(f"There is no run {run_id} with node runs.", hint="`agentflow runs list` shows the newest")
+    found = named(rows, [node])
+    marked = [row for row in rows if found.holds(row)]
+    if any(row.state in NODE_RUN_SLOTTED for row in marked):
         raise Conflict(f"An attempt of {node!r} is running.", hint="wait for it, or cancel the run")
-    if found.state == state:
+    first = marked[0]
+    if first.state == state:
         return {"id": run_id, "changed": False}
     run = runs[key]
     if run.stopping and not run.is_final:
         raise Conflict(f"The run {run_id} is being stopped.", hint="mark nodes once it has ended")
-    now = database_now(connection)
-    settlement = Settlement(connection, runs, now)
-    connection.execute(_MARK, {"run": key, "no": found.node_no, "state": state, "now": now, "actor": actor})
-    if run.is_final:
-        connection.execute(REOPEN, {"run": key, "now": now})
-        run.state, run.cancel_requested, run.timed_out = RunState.RUNNING, False, False
-    settlement.record(Event(key, "marked", found.node_no, -1, None, state, {"by": actor}))
+    settlement = Settlement(connection, runs, database_now(connection))
+    for row in [first, *(row for row in marked[1:] if row.state not in NODE_RUN_FINAL)]:
+        _mark(connection, settlement, row, state, actor)
+    if first.map_index != NOT_MAPPED:
+        connection.execute(_REOPEN_SUMMARY, {"run": key, "no": first.node_no})
+    stop_sub_runs(connection, key, marked)
+    reopen(connection, settlement, run)
     recount_run(connection, settlement, key)
     settlement.write(wake=True)
     audit(connection, run.workspace_id, actor, "node.marked", f"{run_id}/{node}", state=state)
     return {"id": run_id, "changed": True}
+
+
+def _mark(connection: Connection, settlement: Settlement, row: NodeRunRow, state: str, actor: str) -> None:
+    (key,) = settlement.runs
+    place = {"run": key, "no": row.node_no, "index": row.map_index}
+    connection.execute(_MARK, place | {"state": state, "now": settlement.now, "actor": actor})
+    settlement.record(Event(key, "marked", row.node_no, row.map_index, None, state, {"by": actor}))
 
 
 def set_note(connection: Connection, run_id: str, note: str, *, actor: str) -> dict[str, Any]:

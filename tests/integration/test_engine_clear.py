@@ -19,7 +19,8 @@ def test_clear_runs_a_node_again_and_leaves_its_downstreams(kit):
     kit.apply(CHAIN)
     kit.stub.script("a", succeed(1), succeed(2))
     run = kit.run()
-    assert kit.clear(run, "a") == {"id": run, "changed": True, "cleared": ["a"]}
+    before = {"run": run, "node": "a", "map_index": None, "state": "success"}
+    assert kit.clear(run, "a") == {"id": run, "changed": True, "cleared": ["a"], "nodes": [before]}
     assert kit.state(run) == "running"
     assert kit.states(run) == {"a": "ready", "b": "success", "c": "success"}
     assert kit.nodes(run)["a"]["output"] is None
@@ -56,7 +57,7 @@ def test_clear_of_the_failed_runs_what_failed_and_what_that_kept_from_running(ki
     kit.settle()
     assert kit.state(run) == "success"
     assert kit.started() == ["good", "bad", "bad", "after"]
-    assert kit.clear(run, only_failed=True) == {"id": run, "changed": False, "cleared": []}
+    assert kit.clear(run, only_failed=True) == {"id": run, "changed": False, "cleared": [], "nodes": []}
     assert kit.state(run) == "success"
 
 

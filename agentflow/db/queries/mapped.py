@@ -162,6 +162,61 @@ def release_indexes(connection: Connection, summaries: Collection[Summary], now:
     return len(rows) - due, due
 
 
+#: Their node waits for them again: its summary is open, whatever it was.
+_REOPEN = text(f"""
+WITH k AS MATERIALIZED (
+  SELECT * FROM unnest(CAST(:nos AS int[]), CAST(:maps AS int[])) AS t(node_no, map_index)
+), o AS (
+  DELETE FROM output USING k
+  WHERE output.run_id = :run AND output.node_no = k.node_no AND output.map_index = k.map_index
+), a AS (
+  UPDATE attempt SET state = 'cancelled', finished_at = :now FROM k
+  WHERE attempt.run_id = :run AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
+    AND attempt.state = 'deferred'
+), s AS (
+  UPDATE node_run SET state = 'deferred', resume_key = '{MAP}', resume_at = NULL, finished_at = NULL, error = NULL
+  WHERE run_id = :run AND map_index = {NOT_MAPPED} AND node_no IN (SELECT node_no FROM k)
+)
+UPDATE node_run nr SET state = 'pending', finished_at = NULL, started_at = NULL, queued_at = NULL, ready_at = NULL,
+  resume_at = NULL, resume_key = NULL, resume_state = NULL, failures = 0, losses = 0, error = NULL
+FROM k WHERE nr.run_id = :run AND nr.node_no = k.node_no AND nr.map_index = k.map_index
+""")
+_UNDER_WAY = text("""
+SELECT nr.node_no, nr.version_id, vn.is_leaf, coalesce(vn.max_parallel, :most) AS most,
+  count(*) FILTER (WHERE nr.finished_at IS NULL AND (nr.state <> 'pending' OR nr.resume_at IS NOT NULL))::int AS under_way,
+  count(*) FILTER (WHERE nr.finished_at IS NULL)::int AS open
+FROM node_run nr JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
+WHERE nr.run_id = :run AND nr.map_index >= 0 AND nr.node_no = ANY(CAST(:nos AS int[]))
+GROUP BY nr.node_no, nr.version_id, vn.is_leaf, vn.max_parallel
+""")
+
+
+def reopen_indexes(
+    connection: Connection, run_id: uuid.UUID, indexes: Sequence[tuple[int, int]], now: datetime
+) -> tuple[int, int]:
+    """Let single indexes begin again, as `(node number, index)`; the caller holds the run's lock and recounts it.
+
+    Returns:
+        How many became ready, and how many are due for the evaluator; `max_parallel` may hold back the others.
+    """
+    if not indexes:
+        return 0, 0
+    nos = ints(node for node, _ in indexes)
+    connection.execute(_REOPEN, {"run": run_id, "nos": nos, "maps": ints(index for _, index in indexes), "now": now})
+    rows = connection.execute(_UNDER_WAY, {"run": run_id, "nos": nos, "most": MAX_ITEMS})
+    return release_indexes(
+        connection,
+        [
+            Summary(
+                run_id, row.version_id, row.node_no, row.is_leaf, row.open, 0, 0, row.most, row.most - row.under_way
+            )
+            for row in rows
+            if row.most > row.under_way
+        ],
+        now,
+    )
+
+
 _RECOUNT = text(f"""
 WITH c AS MATERIALIZED (
   SELECT s.run_id, s.node_no, s.version_id, i.*
