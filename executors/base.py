@@ -64,7 +64,6 @@ class Executor(Protocol):
         """Stop all attempts within `grace` seconds (0: kill now), emit their end, release every resource."""
 
 
-@runtime_checkable
 class HasLanes(Protocol):
     """What an executor has besides if node types that only wait share processes in it (I/O lanes).
 
@@ -73,9 +72,5 @@ class HasLanes(Protocol):
     """
 
     @property
-    def io_concurrency(self) -> int:
-        """Attempts at once in lanes; 0: none, such workloads take slots like all others."""
-
-    @property
-    def io_slots_free(self) -> int:
-        """How many more of them would be taken now."""
+    def io_slots_free(self) -> int | None:
+        """How many more of them would be taken now; None: there are no lanes, they take slots like all others."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from agentflow.workload import ErrorInfo, Finished, Outcome, Workload
-from executors.base import Executor, HasLanes
+from executors.base import Executor
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +18,10 @@ def free_slots(executors: Mapping[str, Executor]) -> dict[tuple[str, bool], int]
     for name, executor in executors.items():
         try:
             slots[name, False] = executor.slots_free
-            if isinstance(executor, HasLanes) and executor.io_concurrency > 0:
-                slots[name, True] = executor.io_slots_free
+            # Not by isinstance: for a protocol that takes longer than all the rest of this, at every claim.
+            lanes: int | None = getattr(executor, "io_slots_free", None)
+            if lanes is not None:
+                slots[name, True] = lanes
         except Exception:
             log.exception("executor_failed", extra={"executor": name})
             slots[name, False] = 0

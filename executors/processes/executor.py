@@ -37,17 +37,14 @@ class ProcessExecutor:
         return max(0, engine.capacity - (self._submitted - engine.finished))
 
     @property
-    def io_concurrency(self) -> int:
-        """Attempts at once in I/O lanes; 0: there are none."""
-        return self._policy.io_concurrency
-
-    @property
-    def io_slots_free(self) -> int:
-        """Free places in I/O lanes."""
-        engine = self._engine
+    def io_slots_free(self) -> int | None:
+        """Free places in I/O lanes; None: there are no lanes."""
+        concurrency, engine = self._policy.io_concurrency, self._engine
+        if concurrency == 0:
+            return None
         if engine is None:
             return 0
-        return max(0, self.io_concurrency - (self._submitted_to_lanes - engine.finished_in_lanes))
+        return max(0, concurrency - (self._submitted_to_lanes - engine.finished_in_lanes))
 
     def start(self, emit: Callable[[ExecutorEvent], None]) -> None:
         """Start the thread, and the zygote unless it is to start with the first workload."""
@@ -68,7 +65,7 @@ class ProcessExecutor:
         engine.loop.call(engine.submit, items)
 
     def _shares_process(self, workload: Workload, engine: Engine) -> bool:
-        if self.io_concurrency == 0:
+        if self._policy.io_concurrency == 0:
             return False
         shares = registry.shares_process(workload.type, memory=workload.limits.memory)
         return shares and engine.may_share(workload.attempt_id)

@@ -96,7 +96,7 @@ def test_workspaces_do_not_share_a_lane(lanes_shared):
 
 def test_without_lanes_a_waiting_node_has_a_process(make_lanes):
     harness = make_lanes(options={"io_concurrency": 0})
-    assert harness.executor.io_concurrency == 0
+    assert harness.executor.io_slots_free is None
     result = harness.run(harness.probe("print('alone')\nreturn 1"))
     assert (result.output, result.text) == (1, "alone")
 
@@ -104,7 +104,7 @@ def test_without_lanes_a_waiting_node_has_a_process(make_lanes):
 def test_the_subprocess_executor_has_no_lanes(probe_package, tmp_path):
     harness = Lanes(SubprocessExecutor, tmp_path / "executor", options={"environment": "PYTHONPATH"})
     try:
-        assert harness.executor.io_concurrency == 0
+        assert harness.executor.io_slots_free is None
         assert harness.run(harness.probe("return await asyncio.sleep(0, 7)")).output == 7
     finally:
         harness.executor.stop(0)
