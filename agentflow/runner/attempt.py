@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -64,6 +63,8 @@ async def arun_attempt(
     The node type must be an `AsyncNodeType`. Nothing that the node raises gets out. A large output is checked in a
     thread, so that the others go on.
     """
+    import asyncio  # only lanes need it, and the scheduler imports this module
+
     try:
         node_type, config, context = _prepared(workload, work_dir, None, log)
         context = replace(context, make_room=make_room)

@@ -147,7 +147,7 @@ class Lane(asyncio.Protocol):
         if time.monotonic() > deadline:
             self._write(expired_frame(seq))
             return
-        self._watchdog.start()
+        self._watchdog.start(asyncio.get_running_loop())
         attempt = self._attempts[seq] = Attempt(seq)
         self._write(started_frame(seq, time.time(), time.monotonic()))
         context = copy_context()

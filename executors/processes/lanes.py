@@ -23,6 +23,7 @@ from executors.processes.item import Item
 from executors.processes.nursery import Nursery
 from executors.processes.outcomes import StopReason, lost, stopped
 from executors.processes.reporter import Reporter, chunk_of
+from executors.processes.watchdog import GIVE_UP
 from executors.processes.zygote_link import Exited
 
 log: Final = logging.getLogger(__name__)
@@ -246,7 +247,7 @@ class Lanes:
 
     def on_exit(self, lane: LaneHandle, report: Exited) -> None:
         """A lane is gone."""
-        said = report.rest["stderr"].decode("utf-8", "replace").strip().rpartition("\n")[2]
+        said = _last_words(report.rest["stderr"].decode("utf-8", "replace"))
         self.bury(lane, f"the I/O lane that it shared with others ended{': ' if said else ''}{said}")
 
     def bury(self, lane: LaneHandle, why: str) -> None:
@@ -270,6 +271,13 @@ class Lanes:
         self._losses.move_to_end(node_run)
         if len(self._losses) > REMEMBERED:
             self._losses.popitem(last=False)
+
+
+def _last_words(stderr: str) -> str:
+    """Why the process says that it ended."""
+    if stderr.startswith("Timeout ("):  # the second clock of watchdog.py, with all stacks
+        return f"a step blocked it for {GIVE_UP:g} s and could not be ended"
+    return stderr.strip().rpartition("\n")[2]
 
 
 def _node_run(attempt_id: str) -> str:

@@ -8,15 +8,17 @@ all its attempts are lost.
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
 
 BLOCKED_MAX: Final = 4.0  # seconds; less than the grace after which an executor kills what does not stop
-GIVE_UP: Final = 15.0  # seconds
+GIVE_UP: Final = 8.0  # seconds
 _BEAT: Final = 1.0  # seconds
 _AGAIN: Final = 0.2  # seconds until the next try, if our own code was running
 
@@ -26,8 +28,8 @@ class LoopBlocked(BaseException):
 
     def __init__(self) -> None:
         super().__init__(
-            f"the node computed for more than {BLOCKED_MAX:g} s without a pause and held up the other nodes in its "
-            "process; simplify its templates, or set `resources.memory` or `executor: subprocess`, which give it a "
+            f"the node kept its process busy for {BLOCKED_MAX:g} s without a pause and held up the other nodes "
+            "in it; simplify its templates, or set `resources.memory` or `executor: subprocess`, which give it a "
             "process of its own"
         )
 
@@ -38,13 +40,13 @@ class Watchdog:
     def __init__(self, may_end: Callable[[], bool]) -> None:
         """`may_end` tells whether the step that runs now is a node's."""
         self._may_end = may_end
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimerHandle | None = None
         signal.signal(signal.SIGALRM, self._on_alarm)
 
-    def start(self) -> None:
-        """Watch from now on."""
+    def start(self, loop: AbstractEventLoop) -> None:
+        """Watch a loop from now on."""
         if self._timer is None:
-            self._beat()
+            self._beat(loop)
 
     def stop(self) -> None:
         """There is nothing to do, so nothing can block."""
@@ -54,10 +56,10 @@ class Watchdog:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
 
-    def _beat(self) -> None:
+    def _beat(self, loop: AbstractEventLoop) -> None:
         signal.setitimer(signal.ITIMER_REAL, BLOCKED_MAX, _AGAIN)
         faulthandler.dump_traceback_later(GIVE_UP, exit=True, file=2)
-        self._timer = asyncio.get_running_loop().call_later(_BEAT, self._beat)
+        self._timer = loop.call_later(_BEAT, self._beat, loop)
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -281,15 +281,24 @@ def test_a_template_that_computes_for_ever_fails_its_own_node(make_lanes):
     assert harness.run(harness.probe("return 1")).output == 1
 
 
+#: C code in which no signal handler of Python runs, and no other thread.
+ENDLESS = "await asyncio.sleep(0.2)\nsum(range(10**12))"
+
+
 def test_what_c_code_blocks_is_ended_by_its_timeout(make_lanes):
     harness = make_lanes()
-    # A regular expression that never comes back: no signal handler of Python runs meanwhile.
-    body = "import re\nprint('begun')\nawait asyncio.sleep(0.3)\nre.match('(a|a)*b', 'a' * 60)"
-    workload = harness.probe(body, limits={"timeout": 0.5})
     begin = time.monotonic()
-    result = harness.run(workload)
+    result = harness.run(harness.probe(ENDLESS, limits={"timeout": 0.5}))
     assert result.finished.error.type == "Timeout"
     assert time.monotonic() - begin < 0.5 + GRACE + 5
+
+
+def test_what_c_code_blocks_without_a_timeout_ends_the_lane(make_lanes):
+    harness = make_lanes()
+    error = harness.run(harness.probe(ENDLESS)).finished.error
+    assert error.type == "Lost"
+    assert "could not be ended" in error.message
+    assert harness.run(harness.probe("return 1")).output == 1
 
 
 def test_memory_beyond_what_a_lane_may_use_fails_the_attempt_that_asks_for_it(lanes_shared):
