@@ -2,6 +2,7 @@
 
 from agentflow.catalog.apply import apply_spec, store_adhoc
 from agentflow.catalog.audit import audit
+from agentflow.catalog.events import list_events
 from agentflow.catalog.listing import export_spec, import_errors, list_workflows, show_workflow
 from agentflow.catalog.lookup import find_workflow, workspace_id
 from agentflow.catalog.names import check_name, delete_named
@@ -16,6 +17,7 @@ __all__ = [
     "export_spec",
     "find_workflow",
     "import_errors",
+    "list_events",
     "list_workflows",
     "set_paused",
     "show_workflow",

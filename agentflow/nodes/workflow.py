@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from agentflow.nodes.base import LITERAL, NodeConfig, SchedulerNodeType
 
-_NAME = r"^[a-z0-9][a-z0-9_-]{0,99}$"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+def _read_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be the name of a workflow: small letters, digits, `-` and `_`")
+    return value
 
 
 class WorkflowConfig(NodeConfig):
     """Config of `workflow`."""
 
-    name: str = Field(description="The workflow to run", pattern=_NAME, json_schema_extra=LITERAL)
+    name: Annotated[str, AfterValidator(_read_name)] = Field(
+        description="The workflow to run", json_schema_extra=LITERAL
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="Params of the sub-run")
     version: int | None = Field(
         None, description="Version to run; default the published one", ge=1, json_schema_extra=LITERAL

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.catalog.lookup import find_workflow
 from agentflow.db.arrays import uuids
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
@@ -46,6 +47,25 @@ SELECT id FROM run
 WHERE parent_run_id = ANY(CAST(:ids AS uuid[])) AND parent_run_id IS NOT NULL AND state IN ('queued', 'running')
   AND cancel_requested_at IS NULL
 """)
+
+
+_OPEN = text("""
+SELECT r.id FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workspace s ON s.id = w.workspace_id
+WHERE s.name = :workspace AND w.name = :workflow AND w.source <> 'adhoc' AND r.state = ANY(CAST(:states AS text[]))
+  AND r.state IN ('queued', 'running')
+ORDER BY r.id
+""")
+
+
+def open_runs(connection: Connection, workflow: str, states: Sequence[RunState], *, workspace: str) -> list[str]:
+    """Ids of a workflow's runs in these states (queued, running), the oldest first.
+
+    Raises:
+        NotFound: There is no such workflow.
+    """
+    find_workflow(connection, workflow, workspace=workspace)
+    parameters = {"workflow": workflow, "workspace": workspace, "states": [state.value for state in states]}
+    return [str(run_id) for run_id in connection.scalars(_OPEN, parameters)]
 
 
 def cancel_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.catalog.lookup import find_workflow
 from agentflow.db.arrays import ints
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
@@ -172,6 +173,11 @@ ORDER BY r.logical_date, r.id
 def runs_between(
     connection: Connection, workflow: str, since: datetime, until: datetime, *, workspace: str
 ) -> list[str]:
-    """Ids of a workflow's started runs whose logical date lies in [since, until), the oldest first."""
+    """Ids of a workflow's started runs whose logical date lies in [since, until), the oldest first.
+
+    Raises:
+        NotFound: There is no such workflow.
+    """
+    find_workflow(connection, workflow, workspace=workspace)
     parameters = {"workflow": workflow, "from": since, "to": until, "workspace": workspace}
     return [str(run_id) for run_id in connection.scalars(_RUNS_OF, parameters)]

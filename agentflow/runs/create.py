@@ -146,16 +146,17 @@ def _create(
 
 
 _SOURCE_RUN = text("""
-SELECT r.workspace_id, r.workflow_id, r.version_id, r.params, w.name, w.source, w.paused
+SELECT r.workspace_id, r.workflow_id, r.version_id, r.params, w.name, w.source, w.paused, w.published_version_id
 FROM run r JOIN workflow w ON w.id = r.workflow_id WHERE r.id = :id FOR KEY SHARE OF w
 """)
 
 
-def rerun(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
-    """A new run with the version and params of an earlier one.
+def rerun(connection: Connection, run_id: str, *, newest_version: bool = False, actor: str) -> dict[str, Any]:
+    """A new run with the params of an earlier one, of its version or of the newest.
 
     Raises:
         NotFound: No such run.
+        ParamError: The params do not fit the newest version.
         Conflict: It was a `run FILE`, which only that command can start.
     """
     row = connection.execute(_SOURCE_RUN, {"id": parse_run_id(run_id)}).one_or_none()
@@ -168,7 +169,7 @@ def rerun(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
         workflow_id=row.workflow_id,
         workspace_id=row.workspace_id,
         name=row.name,
-        version=row.version_id,
+        version=row.published_version_id if newest_version else row.version_id,
         params=row.params,
         triggered_by=TriggeredBy.CLI,
         actor=actor,

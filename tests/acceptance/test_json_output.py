@@ -47,6 +47,7 @@ ARGUMENTS = {
     ("workflows", "pause"): ["gone"], ("workflows", "unpause"): ["gone"], ("workflows", "delete"): ["gone"],
     ("runs", "show"): ["gone"], ("runs", "wait"): ["gone"], ("runs", "cancel"): ["gone"], ("runs", "clear"): ["gone"],
     ("runs", "mark"): ["gone", "a", "success"], ("runs", "rerun"): ["gone"], ("runs", "note"): ["gone", "x"],
+    ("runs", "delete"): ["gone", "--yes"],
     ("pools", "delete"): ["gone"], ("variables", "delete"): ["gone"], ("pools", "set"): ["9lives", "3"],
     ("variables", "set"): ["9lives", "3"],
 }  # fmt: skip

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agentflow.errors import Conflict, NotFound, UsageError
-from agentflow.runs import runs_between
+from agentflow.catalog import list_events
+from agentflow.errors import Conflict, NotFound, ParamError, UsageError
+from agentflow.runs import delete_run, open_runs, rerun, runs_between, set_note
+from agentflow.states import RunState
 from executors.stub import fail, succeed
 
 DIAMOND = {"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["a"]}, "d": {"needs": ["b", "c"]}}
@@ -249,3 +251,75 @@ def test_a_version_with_another_graph_is_refused_and_nothing_is_cleared(kit, nod
     with pytest.raises(Conflict, match="other nodes or edges"):
         kit.clear(run, newest_version=True)
     assert kit.state(run) == "success"
+
+
+# -- many runs, rerun, delete --------------------------------------------------------------------------------------------
+def test_the_open_runs_of_a_workflow_are_found_by_state(kit):
+    kit.apply({"a": {}}, max_active_runs=1)
+    kit.stub.hold("a")
+    first, second = kit.create(), kit.create()
+    kit.settle()
+    both = [RunState.QUEUED, RunState.RUNNING]
+    assert kit.call(open_runs, "flow", both, workspace="default") == [first, second]
+    assert kit.call(open_runs, "flow", [RunState.QUEUED], workspace="default") == [second]
+    with pytest.raises(NotFound, match="flaw"):
+        kit.call(open_runs, "flaw", both, workspace="default")
+
+
+def test_a_rerun_takes_its_own_version_or_the_newest(kit):
+    kit.apply({"a": {}}, params={"n": {"type": "integer", "default": 1}})
+    run = kit.run(params={"n": 5})
+    kit.apply({"a": {}, "b": {}}, params={"n": {"type": "integer", "default": 1}})
+    own, newest = (kit.call(rerun, run, newest_version=newest, actor="test") for newest in (False, True))
+    assert [(made["version"], made["params"]) for made in (own, newest)] == [(1, {"n": 5}), (2, {"n": 5})]
+    kit.apply({"a": {}}, params={"n": {"type": "integer", "maximum": 3}})
+    with pytest.raises(ParamError):
+        kit.call(rerun, run, newest_version=True, actor="test")
+
+
+def test_delete_takes_a_run_with_its_sub_runs_and_frees_its_date(kit):
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    kit.apply({"work": {}}, "child")
+    kit.apply({"s": sub("child")})
+    kit.stub.hold("work")
+    run = kit.create(logical_date=day)
+    kit.settle()
+    with pytest.raises(Conflict, match="has not ended"):
+        kit.call(delete_run, run, actor="test")
+    kit.stub.release("work")
+    kit.settle()
+    kit.call(delete_run, run, actor="test")
+    for table in ("run", "node_run", "attempt", "output", "run_event"):
+        assert kit.rows(f"SELECT 1 FROM {table}") == []
+    assert kit.create(logical_date=day)
+    with pytest.raises(NotFound):
+        kit.call(delete_run, run, actor="test")
+
+
+def test_every_action_is_in_the_audit_log_with_its_actor(kit):
+    kit.apply({"a": {}, "b": {"needs": ["a"]}})
+    run = kit.run()
+    kit.clear(run, "a")
+    kit.settle()
+    kit.mark(run, "a", "failed")
+    kit.call(set_note, run, "seen", actor="cli:ada")
+    kit.call(rerun, run, actor="test")
+    kit.settle()
+    kit.call(delete_run, run, actor="cli:ada")
+    told, _ = kit.call(list_events, subject=run)
+    assert [event["action"] for event in told] == [
+        "run.deleted",
+        "run.noted",
+        "node.marked",
+        "run.cleared",
+        "run.created",
+    ]
+    assert [event["actor"] for event in told[:2]] == ["cli:ada"] * 2
+    noted, _ = kit.call(list_events, action="run.noted", actor="cli:ada")
+    assert [event["subject"] for event in noted] == [run]
+    page, cursor = kit.call(list_events, limit=2)
+    following, _ = kit.call(list_events, limit=2, cursor=cursor)
+    assert [len(page), len(following)] == [2, 2]
+    assert page[-1] != following[0]
+    with pytest.raises(UsageError):
+        kit.call(list_events, cursor="x")

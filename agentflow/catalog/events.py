@@ -1,0 +1,65 @@
+"""Reading the audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE, workspace_id
+from agentflow.clock import iso
+from agentflow.errors import UsageError
+
+_LIST = text("""
+SELECT id, at, actor, action, subject, detail FROM audit_event
+WHERE workspace_id = :workspace AND id < :before
+  AND (CAST(:subject AS text) IS NULL OR subject = :subject OR starts_with(subject, :subject || '/'))
+  AND (CAST(:action AS text) IS NULL OR action = :action OR starts_with(action, :action || '.'))
+  AND (CAST(:actor AS text) IS NULL OR actor = :actor)
+ORDER BY id DESC LIMIT :limit
+""")
+_AFTER_ALL = 2**63 - 1
+
+
+def list_events(
+    connection: Connection,
+    *,
+    subject: str | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of what people and the system did, the newest first, and the cursor of the next page.
+
+    Args:
+        connection: In a transaction.
+        subject: Only what was done to this run, workflow, …; a run's id also finds what was done to its nodes.
+        action: `run.cleared`, or `run` for all of that kind.
+        actor: `cli:ada`, `system`, …
+        limit: At most so many.
+        cursor: `next_cursor` of the page before.
+        workspace: Whose.
+
+    Raises:
+        UsageError: The cursor is not one of ours.
+    """
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise UsageError(f"{cursor!r} is not a cursor.", hint="take `next_cursor` of the page before")
+    rows = connection.execute(
+        _LIST,
+        {
+            "workspace": workspace_id(connection, workspace),
+            "before": _AFTER_ALL if cursor is None else int(cursor),
+            "subject": subject,
+            "action": action,
+            "actor": actor,
+            "limit": limit + 1,
+        },
+    ).all()
+    following = str(rows[limit - 1].id) if len(rows) > limit else None
+    return [
+        {"at": iso(row.at), "actor": row.actor, "action": row.action, "subject": row.subject, "detail": row.detail}
+        for row in rows[:limit]
+    ], following

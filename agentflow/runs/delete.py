@@ -1,0 +1,52 @@
+"""Deleting runs with all that belongs to them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from agentflow.catalog.audit import audit
+from agentflow.db.arrays import uuids
+from agentflow.db.models.history import PARTITIONED
+from agentflow.db.queries.locks import lock_runs
+from agentflow.errors import Conflict, NotFound
+from agentflow.runs.ids import parse_run_id
+
+#: The run itself and its sub-runs, in any depth.
+_FAMILY = text("""
+WITH RECURSIVE f AS (
+  SELECT CAST(:run AS uuid) AS id
+  UNION SELECT r.id FROM f JOIN run r ON r.parent_run_id = f.id WHERE r.parent_run_id IS NOT NULL
+) SELECT id FROM f
+""")
+_DELETE = [
+    text(f"DELETE FROM {table} WHERE {'id' if table == 'run' else 'run_id'} = ANY(CAST(:ids AS uuid[]))")  # noqa: S608 - names of ours
+    for table in (*PARTITIONED, "run_end", "manual_date")
+]
+
+
+def delete_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
+    """Delete an ended run with its sub-runs, attempts, outputs, logs and history; its logical date is free again.
+
+    Returns:
+        `{id, changed}`.
+
+    Raises:
+        NotFound: No such run.
+        Conflict: It, or a sub-run of it, has not ended; or it is a sub-run of a run that has not.
+    """
+    key = parse_run_id(run_id)
+    family: list[uuid.UUID] = list(connection.scalars(_FAMILY, {"run": key}))
+    runs = lock_runs(connection, family)
+    if key not in runs:
+        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+    unfinished = [run for run in runs.values() if not run.is_final]
+    if unfinished:
+        what = "The run" if unfinished[0].id == key else f"Its sub-run {unfinished[0].id}"
+        raise Conflict(f"{what} has not ended.", hint=f"cancel it first: agentflow runs cancel {run_id}")
+    for statement in _DELETE:
+        connection.execute(statement, {"ids": uuids(runs)})
+    audit(connection, runs[key].workspace_id, actor, "run.deleted", run_id)
+    return {"id": run_id, "changed": True}
