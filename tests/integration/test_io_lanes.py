@@ -11,14 +11,16 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from agentflow.nodes import registry
-from agentflow.workload import Outcome, Started
-from executors.conformance.harness import GRACE, wait_dead
-from executors.local import LocalExecutor
-from executors.processes import lanes
-from executors.processes.watchdog import BLOCKED_MAX
-from executors.subprocess import SubprocessExecutor
-from tests.lane_kit import Lanes, install_probe
+pytest.register_assert_rewrite("executors.conformance")
+
+from agentflow.nodes import registry  # noqa: E402 - after the rewrite is registered
+from agentflow.workload import Outcome, Started  # noqa: E402
+from executors.conformance.harness import GRACE, wait_dead  # noqa: E402
+from executors.local import LocalExecutor  # noqa: E402
+from executors.processes import lanes  # noqa: E402
+from executors.processes.watchdog import BLOCKED_MAX  # noqa: E402
+from executors.subprocess import SubprocessExecutor  # noqa: E402
+from tests.lane_kit import Lanes, install_probe  # noqa: E402
 
 MIB = 2**20
 SECRET = "s3cr3t/with+signs&more"
