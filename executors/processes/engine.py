@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import struct
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from agentflow.runner import wire
@@ -164,15 +164,7 @@ class Engine:
             self.loop.unwatch(handle.sock)
 
     def _take_messages(self, handle: Handle) -> bool:
-        """Handle what has arrived; whether there may be more."""
-        try:
-            frames = handle.read()
-            for kind, body in frames or ():
-                self._on_message(handle, kind, body)
-        except (wire.WireError, struct.error, ValueError, IndexError, KeyError):
-            handle.garbled = True
-            return False
-        return frames is not None
+        return handle.take_messages(partial(self._on_message, handle))
 
     def _on_message(self, handle: Handle, kind: int, body: bytes) -> None:
         (seq,) = wire.SEQ_BODY.unpack_from(body)

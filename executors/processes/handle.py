@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -95,6 +97,17 @@ class Handle:
             self.hung_up = True
             return None
         return self._frames.feed(data)
+
+    def take_messages(self, act: Callable[[int, bytes], None]) -> bool:
+        """Act on the messages that have arrived; whether there may be more. Sets `garbled` when one makes no sense."""
+        try:
+            frames = self.read()
+            for kind, body in frames or ():
+                act(kind, body)
+        except (wire.WireError, struct.error, ValueError, IndexError, KeyError):
+            self.garbled = True
+            return False
+        return frames is not None
 
     def item(self, seq: int) -> Item | None:
         """The workload with this number, if it has not ended."""

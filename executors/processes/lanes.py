@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -163,15 +162,7 @@ class Lanes:
             self._loop.call_at(time.monotonic() + (0 if lane.garbled else 1.0), self.kill, lane)
 
     def _take_messages(self, lane: LaneHandle) -> bool:
-        """Handle what has arrived; whether there may be more."""
-        try:
-            frames = lane.read()
-            for kind, body in frames or ():
-                self._on_message(lane, kind, body)
-        except (wire.WireError, struct.error, ValueError, IndexError, KeyError):
-            lane.garbled = True
-            return False
-        return frames is not None
+        return lane.take_messages(partial(self._on_message, lane))
 
     def _on_message(self, lane: LaneHandle, kind: int, body: bytes) -> None:
         (seq,) = wire.SEQ_BODY.unpack_from(body)
