@@ -18,6 +18,8 @@ from executors import registry
 from executors.base import Executor, ExecutorContext
 from scheduler.duties import Duties, make_partitions
 from scheduler.ends import EndHandler, RunEnds
+from scheduler.event_triggers import EventTriggers
+from scheduler.failure_limits import FailureLimits
 from scheduler.fires import Fires
 from scheduler.folder import FolderSync
 from scheduler.gates import Gates
@@ -41,7 +43,7 @@ SWITCH_INTERVAL = 0.0005  # seconds
 
 def end_handlers() -> list[EndHandler]:
     """Who acts on ended runs; those that lock workflows come before those that lock runs."""
-    return [TellParent()]
+    return [FailureLimits(), EventTriggers(), TellParent()]
 
 
 class Daemon:

@@ -41,6 +41,7 @@ ORDER BY version DESC LIMIT 1
 _PUBLISH = text("""
 UPDATE workflow SET published_version_id = :version_id, published_version = :version, title = :title,
   description = :description, tags = :tags, max_active_runs = :max_active_runs, concurrency = :concurrency,
+  depends_on_past = :depends_on_past, max_consecutive_failures = :max_consecutive_failures,
   source_path = :path, missing = false, updated_at = clock_timestamp()
 WHERE id = :workflow
 """)
@@ -99,6 +100,8 @@ def apply_spec(
             "version": version,
             "max_active_runs": spec.max_active_runs,
             "concurrency": spec.concurrency,
+            "depends_on_past": spec.depends_on_past,
+            "max_consecutive_failures": spec.max_consecutive_failures,
         },
     )
     sync_triggers(connection, row.id, spec)
@@ -139,6 +142,8 @@ def store_adhoc(
             "tags": spec.tags,
             "max_active_runs": spec.max_active_runs,
             "concurrency": spec.concurrency,
+            "depends_on_past": spec.depends_on_past,
+            "max_consecutive_failures": spec.max_consecutive_failures,
             "path": None,
         },
     )

@@ -11,7 +11,7 @@ from agentflow.clock import iso
 from agentflow.errors import NotFound
 
 _LIST = text("""
-SELECT w.name, w.title, w.published_version AS version, w.source, w.source_path, w.paused, w.missing, w.tags,
+SELECT w.name, w.title, w.published_version AS version, w.source, w.source_path, w.paused, w.pause_reason, w.missing, w.tags,
   w.max_active_runs, w.concurrency,
   (SELECT min(t.next_fire_at) FROM trigger t WHERE t.workflow_id = w.id AND t.active AND NOT t.paused) AS next_fire,
   latest.id AS run_id, latest.state AS run_state, latest.created_at AS run_created_at
@@ -42,6 +42,7 @@ def _workflow_document(row: Any) -> dict[str, Any]:
         "source": row.source,
         "source_path": row.source_path,
         "paused": row.paused,
+        "pause_reason": row.pause_reason,
         "missing": row.missing,
         "tags": row.tags,
         # A paused or missing workflow does not fire, whatever its triggers' clocks say.

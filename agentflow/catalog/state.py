@@ -13,7 +13,11 @@ from agentflow.db.models.history import PARTITIONED
 from agentflow.db.notify import notify_ready
 from agentflow.errors import Conflict, OwnedByFile
 
-_PAUSE = text("UPDATE workflow SET paused = :paused, updated_at = clock_timestamp() WHERE id = :id")
+_PAUSE = text("""
+UPDATE workflow SET paused = :paused, pause_reason = NULL, updated_at = clock_timestamp(),
+  resumed_at = CASE WHEN :paused THEN resumed_at ELSE clock_timestamp() END
+WHERE id = :id
+""")
 _OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
 
 _DELETE_HISTORY = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from agentflow.db.queries.locks import database_now
 from agentflow.spec import TriggerSpec, WorkflowSpec, to_document
-from agentflow.triggers import first_fire_at, schedule_text, trigger_identity
+from agentflow.triggers import CLOCKLESS, first_fire_at, schedule_text, trigger_identity
 
 _EXISTING = text(
     "SELECT id, identity, active, paused, config FROM trigger WHERE workflow_id = :workflow FOR NO KEY UPDATE"
@@ -51,7 +53,9 @@ def sync_triggers(connection: Connection, workflow: int, spec: WorkflowSpec) -> 
             and before.paused == paused
             and schedule_text(before.config) == schedule_text(document)
         )
-        if not unchanged:
+        if document["type"] == "event" and (before is None or before.config != document or not before.active):
+            _set_sources(connection, workflow, row_id, document)
+        elif not unchanged and document["type"] not in CLOCKLESS:
             # Fires missed while it was paused or absent are not made up.
             following = None if paused else first_fire_at(str(row_id), document, now)
             connection.execute(_SET_NEXT, {"id": row_id, "next": following})
@@ -60,7 +64,24 @@ def sync_triggers(connection: Connection, workflow: int, spec: WorkflowSpec) -> 
             connection.execute(_RETIRE, {"id": row.id})
 
 
-def trigger_documents(spec: WorkflowSpec) -> list[dict[str, object]]:
+_FORGET_SOURCES = text("DELETE FROM event_source WHERE trigger_id = :trigger")
+_FORGET_ARRIVALS = text("DELETE FROM event_arrival WHERE trigger_id = :trigger")
+_ADD_SOURCES = text("""
+INSERT INTO event_source (trigger_id, workspace_id, workflow)
+SELECT :trigger, w.workspace_id, s.name FROM workflow w, unnest(CAST(:names AS text[])) AS s(name)
+WHERE w.id = :workflow
+""")
+
+
+def _set_sources(connection: Connection, workflow: int, trigger: int, document: Mapping[str, Any]) -> None:
+    """Whose ends an event trigger waits for; a changed one begins to wait anew."""
+    names = document.get("workflows") or [document["workflow"]]
+    connection.execute(_FORGET_SOURCES, {"trigger": trigger})
+    connection.execute(_FORGET_ARRIVALS, {"trigger": trigger})
+    connection.execute(_ADD_SOURCES, {"trigger": trigger, "workflow": workflow, "names": list(names)})
+
+
+def trigger_documents(spec: WorkflowSpec) -> list[dict[str, Any]]:
     """The triggers of a spec as documents."""
     triggers: list[TriggerSpec] = spec.triggers
     return list(to_document(spec).get("triggers", [])) if triggers else []
@@ -75,4 +96,6 @@ def restart_triggers(connection: Connection, workflow: int) -> None:
     """After a pause or an absence: every trigger goes on from now."""
     now = database_now(connection)
     for row in connection.execute(_RESTART, {"workflow": workflow}).all():
+        if row.config["type"] in CLOCKLESS:
+            continue
         connection.execute(_SET_NEXT, {"id": row.id, "next": first_fire_at(str(row.id), row.config, now)})

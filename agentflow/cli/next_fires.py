@@ -12,7 +12,6 @@ from agentflow.cli.output import Column, JsonFlag
 from agentflow.cli.trigger import parse_time
 from agentflow.clock import iso, utc_now
 
-_WITHOUT_CLOCK = ("event", "webhook")
 _NOTES = {
     "dst-gap": "the clock skips this time: it runs right after",
     "dst-overlap": "the clock shows this time twice: it runs once",
@@ -32,10 +31,10 @@ def next_fires(
     json: JsonFlag = False,
 ) -> None:
     """Show the next fire times in UTC; changes of daylight saving time are marked."""
-    from agentflow.triggers import upcoming
+    from agentflow.triggers import CLOCKLESS, upcoming
 
     start = parse_time(from_, option="--from") if from_ else utc_now()
-    triggers = _triggers(target)
+    triggers = [trigger for trigger in _triggers(target) if trigger["type"] not in CLOCKLESS]
     items = [
         {"at": iso(fire.at), "trigger": fire.trigger, "note": fire.note} for fire in upcoming(triggers, count, start)
     ]
@@ -55,7 +54,7 @@ def _triggers(target: str) -> list[dict[str, Any]]:
             document = session.do(
                 lambda connection: catalog.export_spec(connection, target, workspace=session.workspace)
             )
-    return [trigger for trigger in document.get("triggers", []) if trigger["type"] not in _WITHOUT_CLOCK]
+    return list(document.get("triggers", []))
 
 
 def _weekday(row: dict[str, Any]) -> str:

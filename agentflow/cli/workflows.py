@@ -115,7 +115,7 @@ def _print_workflow(document: dict[str, Any]) -> None:
             ("version", str(document["version"])),
             ("source", document["source"]),
             ("file", document.get("source_path")),
-            ("paused", "yes" if document["paused"] else "no"),
+            ("paused", (document["pause_reason"] or "yes") if document["paused"] else "no"),
             ("missing", "its file is gone: it does not fire" if document.get("missing") else None),
             ("tags", " ".join(document.get("tags") or [])),
             ("next fire", document.get("next_fire")),

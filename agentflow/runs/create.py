@@ -24,7 +24,7 @@ _INSERT = text("""
 INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, trigger_id, logical_date, params, note,
   actor, hidden, reserved_for, chain_depth, created_at)
 VALUES (:id, :workspace, :workflow, :version, 'queued', :triggered_by, :trigger, :logical_date, CAST(:params AS json),
-  :note, :actor, :hidden, CAST(:reserved_for AS uuid), 0, :now)
+  :note, :actor, :hidden, CAST(:reserved_for AS uuid), :chain_depth, :now)
 """)
 _MANUAL_DATE = text("""
 INSERT INTO manual_date (workflow_id, logical_date, run_id) VALUES (:workflow, :logical_date, :run)
@@ -47,6 +47,7 @@ def insert_run(
     logical_date: datetime | None = None,
     note: str = "",
     reserved_for: uuid.UUID | None = None,
+    chain_depth: int = 0,
 ) -> uuid.UUID:
     """Write the row of a queued run. A reserved run (`run FILE`) is hidden from lists."""
     run_id = uuid7(now)
@@ -65,6 +66,7 @@ def insert_run(
             "actor": actor,
             "hidden": reserved_for is not None,
             "reserved_for": reserved_for,
+            "chain_depth": chain_depth,
             "now": now,
         },
     )

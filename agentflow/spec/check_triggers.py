@@ -9,16 +9,16 @@ from agentflow.spec.models import TriggerSpec, WorkflowSpec
 from agentflow.spec.param_schema import schema_findings
 from agentflow.spec.params import param_findings
 from agentflow.spec.paths import Path
-from agentflow.spec.unsupported import TRIGGER_KEYS as UNSUPPORTED_KEYS
 from agentflow.spec.unsupported import TRIGGER_TYPES as UNSUPPORTED_TYPES
 
-_COMMON = {"type", "name", "params", "start", "end", "jitter", "paused"}
+_COMMON = {"type", "name", "params", "paused"}
+_CLOCK = ("start", "end", "jitter", "timezone", "catchup")
 #: Trigger type to its required and its further keys, beside the common ones.
 KEYS_OF_TYPE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "cron": (("cron",), ("timezone", "catchup")),
-    "interval": (("every",), ("timezone", "catchup")),
-    "date": (("at",), ("timezone", "catchup")),
-    "calendar": (("every", "at"), ("timezone", "catchup")),
+    "cron": (("cron",), _CLOCK),
+    "interval": (("every",), _CLOCK),
+    "date": (("at",), _CLOCK),
+    "calendar": (("every", "at"), _CLOCK),
     "event": ((), ("workflow", "workflows", "mode", "within", "states")),
     "webhook": ((), ()),
 }
@@ -59,14 +59,32 @@ def _key_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
 
 
 def _rule_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
-    if not isinstance(trigger.every, str | None):
+    if trigger.type == "event":
+        yield from _event_findings(trigger, path)
+        return
+    if trigger.type != "calendar" and not isinstance(trigger.every, str | None):
         yield Finding((*path, "every"), "must be a duration such as 15m")
         return
     try:
         from agentflow.triggers import validate
     except ImportError:  # a worker without the server extra: whoever stores the workflow checks it
         return
-    unsupported = {*UNSUPPORTED_KEYS}
-    document = trigger.model_dump(mode="json", exclude_defaults=True, exclude=unsupported)
+    document = trigger.model_dump(mode="json", exclude_defaults=True)
     for problem in validate(document):
         yield Finding((*path, *path_of(problem.path)), problem.message, problem.hint)
+
+
+def _event_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
+    """An event trigger names one workflow, or several; only several can be waited for together."""
+    if (trigger.workflow is None) == (trigger.workflows is None):
+        yield Finding(path, "an event trigger names `workflow`, or `workflows`", "workflow: ingest")
+    elif trigger.workflows is not None and not trigger.workflows:
+        yield Finding((*path, "workflows"), "must not be empty")
+    elif trigger.workflows is not None and len(set(trigger.workflows)) < len(trigger.workflows):
+        yield Finding((*path, "workflows"), "names a workflow twice")
+    if trigger.mode == "all" and trigger.workflows is None:
+        yield Finding((*path, "mode"), "`all` needs several `workflows`", of_key=True)
+    if trigger.within is not None and trigger.mode != "all":
+        yield Finding((*path, "within"), "`within` says nothing without `mode: all`", of_key=True)
+    if trigger.states is not None and not trigger.states:
+        yield Finding((*path, "states"), "must not be empty", "success, failed, cancelled")

@@ -10,13 +10,11 @@ from agentflow.spec.findings import Finding
 from agentflow.spec.models import WorkflowSpec
 from agentflow.spec.paths import Path
 
-WORKFLOW_KEYS = ("depends_on_past", "max_consecutive_failures", "deadline", "notify")
+WORKFLOW_KEYS = ("deadline", "notify")
 NODE_KEYS = ("outputs", "retry_jitter", "retry_on", "fail_on")
-TRIGGER_KEYS = ("start", "end", "jitter")
-TRIGGER_TYPES = ("calendar", "event", "webhook")
+TRIGGER_TYPES = ("webhook",)
 CHANGES = {
     "webhook": "start runs with `agentflow trigger`",
-    "event": "start runs with `agentflow trigger`",
 }
 
 
@@ -25,11 +23,8 @@ def unsupported(spec: WorkflowSpec) -> Iterator[Finding]:
     yield from _written(spec, (), WORKFLOW_KEYS)
     yield from _written(spec.defaults, ("defaults",), NODE_KEYS)
     for index, trigger in enumerate(spec.triggers):
-        path: Path = ("triggers", index)
         if trigger.type in TRIGGER_TYPES:
-            yield _refusal((*path, "type"), f"trigger type `{trigger.type}`", trigger.type)
-        else:
-            yield from _written(trigger, path, TRIGGER_KEYS)
+            yield _refusal(("triggers", index, "type"), f"trigger type `{trigger.type}`", trigger.type)
     for node_id, node in spec.nodes.items():
         yield from _written(node, ("nodes", node_id), NODE_KEYS)
 

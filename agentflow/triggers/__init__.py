@@ -1,7 +1,7 @@
 """When workflows start: cron, interval and date triggers, and what a due one does. Pure; needs the `server` extra."""
 
 from agentflow.triggers.base import Note, Trigger
-from agentflow.triggers.config import build, describe, read_jitter, schedule_text, trigger_identity, validate
+from agentflow.triggers.config import CLOCKLESS, build, describe, read_jitter, schedule_text, trigger_identity, validate
 from agentflow.triggers.cron import CronTrigger5
 from agentflow.triggers.errors import InvalidTrigger
 from agentflow.triggers.missed import missed_fires
@@ -9,6 +9,7 @@ from agentflow.triggers.plan import FirePlan, TriggerRow, first_fire_at, plan_fi
 from agentflow.triggers.upcoming import Fire, upcoming
 
 __all__ = [
+    "CLOCKLESS",
     "CronTrigger5",
     "Fire",
     "FirePlan",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from agentflow.durations import parse_duration
 from agentflow.errors import Problem
 from agentflow.triggers.base import Bounds, Trigger
+from agentflow.triggers.calendar import CalendarTrigger, read_step, read_time_of_day
 from agentflow.triggers.cron import CronTrigger5
 from agentflow.triggers.date import DateTrigger
 from agentflow.triggers.errors import InvalidTrigger, invalid
@@ -23,9 +24,15 @@ from agentflow.triggers.zones import load_zone
 T = TypeVar("T")
 
 #: The key that says when, by type. Other types of trigger have no clock.
-WHEN_KEYS = {"cron": "cron", "interval": "every", "date": "at"}
-_EXAMPLES = {"cron": 'cron: "0 6 * * 1-5"', "interval": "every: 15m", "date": 'at: "2026-12-01T09:00:00Z"'}
-_NOT_YET = ("calendar", "event", "webhook")
+WHEN_KEYS = {"cron": "cron", "interval": "every", "date": "at", "calendar": "every"}
+_EXAMPLES = {
+    "cron": 'cron: "0 6 * * 1-5"',
+    "interval": "every: 15m",
+    "date": 'at: "2026-12-01T09:00:00Z"',
+    "calendar": "every: {months: 1}",
+}
+#: Without a clock: something else says when.
+CLOCKLESS = ("event", "webhook")
 _TIMING_KEYS = ("type", "cron", "every", "at", "timezone", "start", "end", "jitter")
 _DEFAULTS: dict[str, Any] = {"timezone": "UTC", "catchup": False, "params": {}}
 
@@ -72,7 +79,10 @@ def describe(trigger: Mapping[str, Any]) -> str:
     if name := trigger.get("name"):
         return str(name)
     kind = str(trigger.get("type"))
-    words = [kind, str(trigger.get(WHEN_KEYS.get(kind, ""), "")), str(trigger.get("timezone") or "")]
+    when = trigger.get(WHEN_KEYS.get(kind, ""), "")
+    if isinstance(when, Mapping):  # a calendar's
+        when = " ".join(f"{count} {unit}" for unit, count in when.items()) + f" {trigger.get('at', '')}"
+    words = [kind, str(when), str(trigger.get("timezone") or "")]
     return " ".join(word for word in words if word)
 
 
@@ -116,11 +126,11 @@ class _Reader:
 
     def read(self) -> Trigger:
         kind = self._trigger.get("type")
-        if kind in _NOT_YET:
-            raise invalid("type", f"triggers of type {kind} are not supported in this version")
+        if kind in CLOCKLESS:
+            raise invalid("type", f"a trigger of type {kind} has no clock")
         if not isinstance(kind, str) or kind not in WHEN_KEYS:
             raise invalid(
-                "type", f"{kind!r} is not a type of trigger", f"there are {', '.join((*WHEN_KEYS, *_NOT_YET))}"
+                "type", f"{kind!r} is not a type of trigger", f"there are {', '.join((*WHEN_KEYS, *CLOCKLESS))}"
             )
         zone = self._collect(lambda: load_zone(self._trigger.get("timezone") or "UTC")) or UTC
         bounds = self._read_bounds(zone)
@@ -157,6 +167,12 @@ class _Reader:
             return CronTrigger5(parse_cron(value), zone, bounds)
         if kind == "interval":
             return IntervalTrigger(_read_interval(value), bounds)
+        if kind == "calendar":
+            step = self._collect(lambda: read_step(value))
+            at_time = self._collect(lambda: read_time_of_day(self._trigger.get("at")))
+            if step is None or at_time is None:
+                raise InvalidTrigger([])  # its problems are noted
+            return CalendarTrigger(step, at_time, zone, bounds)
         at, note = read_moment(value, zone, path=key)
         return DateTrigger(at, bounds, note=note)
 

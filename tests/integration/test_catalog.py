@@ -418,6 +418,7 @@ def test_the_shape_of_a_listed_workflow(connection):
         "source": "api",
         "source_path": None,
         "paused": False,
+        "pause_reason": None,
         "missing": False,
         "tags": [],
         "next_fire": None,

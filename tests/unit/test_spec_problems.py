@@ -144,17 +144,10 @@ UNSUPPORTED = [
     ("node", "retry_jitter: 0.5"),
     ("node", "retry_on: [Timeout]"),
     ("node", "fail_on: [ValueError]"),
-    ("workflow", "depends_on_past: true"),
-    ("workflow", "max_consecutive_failures: 3"),
     ("workflow", "deadline: 1h"),
     ("workflow", "notify: [me]"),
     ("workflow", "defaults: {retry_on: [Timeout]}"),
     ("trigger", "type: webhook"),
-    ("trigger", "type: event, workflow: other"),
-    ("trigger", "type: calendar, every: {months: 1}, at: '06:00'"),
-    ("trigger", "type: interval, every: 5m, start: '2026-01-01'"),
-    ("trigger", "type: interval, every: 5m, end: '2026-01-01'"),
-    ("trigger", "type: interval, every: 5m, jitter: 5s"),
 ]
 
 

@@ -17,7 +17,17 @@ from agentflow.db.models.definitions import (
     Workspace,
 )
 from agentflow.db.models.history import Attempt, LogChunk, NodeRun, Output, Run, RunEvent
-from agentflow.db.models.operations import AuditEvent, Fire, ManualDate, RunEnd, RunWaiter, Scheduler, Trigger
+from agentflow.db.models.operations import (
+    AuditEvent,
+    EventArrival,
+    EventSource,
+    Fire,
+    ManualDate,
+    RunEnd,
+    RunWaiter,
+    Scheduler,
+    Trigger,
+)
 
 __all__ = [
     "Attempt",
@@ -26,6 +36,8 @@ __all__ = [
     "Connection",
     "DagFolder",
     "DispatchGroup",
+    "EventArrival",
+    "EventSource",
     "Fire",
     "LogChunk",
     "ManualDate",

@@ -50,6 +50,10 @@ class Workflow(Model):
     published_version: Mapped[Zero]
     max_active_runs: Mapped[int] = mapped_column(server_default=text("16"))
     concurrency: Mapped[int | None]  #: Node runs at once; null is unlimited.
+    depends_on_past: Mapped[No]  #: A run by the clock waits until the one before it has ended in success.
+    max_consecutive_failures: Mapped[int | None]  #: So many failed runs in a row pause it.
+    pause_reason: Mapped[str | None]  #: Why the system paused it; null when a person did.
+    resumed_at: Mapped[datetime | None]  #: Failures from before it was last unpaused do not count.
     created_at: Mapped[Now]
     updated_at: Mapped[Now]
 

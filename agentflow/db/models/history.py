@@ -42,6 +42,7 @@ class Run(Model):
         CheckConstraint("open_nodes >= 0 AND failed_leaves >= 0", name="counters"),
         Index("ix_run_open", "workflow_id", "state", postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_run_workflow", "workflow_id", "id"),
+        Index("ix_run_logical_date", "workflow_id", "logical_date", postgresql_where=text("logical_date IS NOT NULL")),
         Index(
             "ix_run_parent",
             "parent_run_id",

@@ -8,10 +8,10 @@ from datetime import datetime
 from sqlalchemy import DateTime, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from agentflow.db.models.base import Big, BigId, Json, Model, No, Now, TextList, Yes, one_of
+from agentflow.db.models.base import Big, BigId, Json, Model, No, Now, Small, TextList, Yes, one_of
 
 SCHEDULER_STATES = ("alive", "stopping", "stopped", "dead")
-FIRE_OUTCOMES = ("run", "skipped")
+FIRE_OUTCOMES = ("run", "skipped", "refused")
 
 
 class Trigger(Model):
@@ -45,6 +45,29 @@ class Fire(Model):
     run_id: Mapped[uuid.UUID | None]
     outcome: Mapped[str]
     fired_at: Mapped[Now]
+
+
+class EventSource(Model):
+    """A workflow whose ends an event trigger waits for."""
+
+    __tablename__ = "event_source"
+    __table_args__ = (Index("ix_event_source_workflow", "workspace_id", "workflow"),)
+
+    trigger_id: Mapped[Big] = mapped_column(ForeignKey("trigger.id", ondelete="CASCADE"), primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"))
+    workflow: Mapped[str] = mapped_column(primary_key=True)  #: By name: it need not exist yet.
+
+
+class EventArrival(Model):
+    """The latest end of a workflow that an event trigger with `mode: all` waits for, until the others have ended."""
+
+    __tablename__ = "event_arrival"
+
+    trigger_id: Mapped[Big] = mapped_column(ForeignKey("trigger.id", ondelete="CASCADE"), primary_key=True)
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID]
+    ended_at: Mapped[datetime]
+    chain_depth: Mapped[Small]
 
 
 class ManualDate(Model):

@@ -68,21 +68,33 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
     return list(runs)
 
 
+#: With `depends_on_past` a run with a logical date starts when the one before it, made by a clock, has ended well.
+_PAST_ENDED_WELL = """
+(NOT w.depends_on_past OR run.logical_date IS NULL OR coalesce((
+  SELECT p.state = 'success' FROM run p
+  WHERE p.workflow_id = w.id AND p.logical_date < run.logical_date
+    AND p.triggered_by IN ('cron', 'interval', 'calendar', 'date', 'backfill')
+  ORDER BY p.logical_date DESC LIMIT 1), true))
+"""
 #: Workflows with queued runs that may start, locked in id order.
-_LOCK_WAITING = Statement("""
+_LOCK_WAITING = Statement(f"""
 SELECT w.id FROM workflow w
 WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL)
+  AND (NOT w.depends_on_past OR EXISTS (
+    SELECT 1 FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
+      AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL}))
   AND NOT w.paused AND w.max_active_runs > (
     SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL)
 ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
 """)
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
-_NEXT = Statement("""
+_NEXT = Statement(f"""
 SELECT r.id, w.id AS workflow_id,
   EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_no = :large) AS large
 FROM workflow w, LATERAL (
   SELECT run.id, run.version_id FROM run
   WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL AND run.parent_run_id IS NULL
+    AND {_PAST_ENDED_WELL}
   ORDER BY coalesce(run.logical_date, run.created_at), run.id
   LIMIT greatest(0, w.max_active_runs - (
     SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL))
