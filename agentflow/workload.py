@@ -58,10 +58,11 @@ class ErrorInfo(BaseModel):
     exit_code: int | None = None
     signal: int | None = None
     traceback: str | None = None
+    bases: tuple[str, ...] = ()  #: Names of the exception's base classes, for `retry_on`; not shown to anybody.
 
     def as_document(self) -> dict[str, Any]:
         """JSON without the fields that are not set."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, exclude={"bases"})
 
 
 class Outcome(StrEnum):

@@ -108,7 +108,8 @@ def finish_attempt(
     if attempt is None or not _is_current(attempt):
         return None
     batch = _Batch(settlement)
-    step = decide_outcome(attempt, outcome, run_stopping=settlement.runs[key[0]].stopping, now=settlement.now)
+    stopping = settlement.runs[key[0]].stopping
+    step = decide_outcome(attempt, outcome, error=error, run_stopping=stopping, now=settlement.now)
     if outcome is Outcome.FAILED and not retry:
         step = replace(step, node_state=NodeRunState.FAILED, resume_at=None)
     if step.node_state is NodeRunState.READY:  # never claimed: the evaluator's side starts it again
@@ -127,7 +128,9 @@ def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started
     if isinstance(event, Started):
         _start(batch, attempt, event)
         return
-    step = decide_outcome(attempt, event.outcome, run_stopping=run.stopping, now=batch.settlement.now)
+    step = decide_outcome(
+        attempt, event.outcome, error=event.error, run_stopping=run.stopping, now=batch.settlement.now
+    )
     error = event.error.as_document() if event.error else None
     _finish(batch, attempt, step, event.started_at, event.finished_at, event.output, error)
 

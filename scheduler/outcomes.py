@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from agentflow.db.queries.attempts import LockedAttempt
 from agentflow.states import AttemptState, NodeRunState
-from agentflow.workload import Outcome
+from agentflow.workload import ErrorInfo, Outcome
+from scheduler.retrying import is_worth_a_retry, retry_delay
 
 LOSS_BUDGET = 5  #: Lost attempts per node run before it fails; they never use the user's retries.
 _ATTEMPT_STATES = {
@@ -31,18 +32,9 @@ class NextStep:
     resume_at: datetime | None = None
 
 
-def retry_delay(attempt: LockedAttempt, failures: int) -> timedelta:
-    """delay(n) = min(retry_delay x backoff^(n-1), retry_max_delay) after the n-th failure."""
-    if attempt.retry_delay <= 0:
-        return timedelta(0)
-    try:
-        grown = attempt.retry_delay * attempt.retry_backoff ** (failures - 1)
-    except OverflowError:
-        grown = attempt.retry_max_delay
-    return timedelta(seconds=min(grown, attempt.retry_max_delay))
-
-
-def decide_outcome(attempt: LockedAttempt, outcome: Outcome, *, run_stopping: bool, now: datetime) -> NextStep:
+def decide_outcome(
+    attempt: LockedAttempt, outcome: Outcome, *, error: ErrorInfo | None = None, run_stopping: bool, now: datetime
+) -> NextStep:
     """What follows from an accepted result."""
     state = _ATTEMPT_STATES[outcome]
     failures, losses = attempt.failures, attempt.losses
@@ -60,7 +52,7 @@ def decide_outcome(attempt: LockedAttempt, outcome: Outcome, *, run_stopping: bo
     if outcome is Outcome.CANCELLED:
         return NextStep(state, NodeRunState.CANCELLED, failures, losses)
     failures += 1
-    if run_stopping or failures > attempt.retries:
+    if run_stopping or failures > attempt.retries or not is_worth_a_retry(attempt, error):
         return NextStep(state, NodeRunState.FAILED, failures, losses)
     delay = retry_delay(attempt, failures)
     if delay <= timedelta(0):

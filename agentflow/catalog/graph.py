@@ -51,6 +51,9 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
             "retry_delay": policy.retry_delay,
             "retry_backoff": policy.retry_backoff,
             "retry_max_delay": policy.retry_max_delay,
+            "retry_jitter": policy.retry_jitter,
+            "retry_on": policy.retry_on,
+            "fail_on": policy.fail_on,
         }
         for node in graph.nodes
         for policy in (policies[node.id],)

@@ -18,6 +18,7 @@ from agentflow.workload import ErrorInfo
 MESSAGE_MAX: Final = 8 * 1024  # characters
 TRACEBACK_MAX: Final = 16 * 1024  # characters
 _FRAMES_MAX: Final = 50  # innermost frames kept
+_BASES_MAX: Final = 20
 _OURS: Final = str(Path(agentflow.__file__).parent)
 
 
@@ -49,7 +50,13 @@ def describe(error: BaseException, mask: Masker) -> ErrorInfo:
     kind = "OutOfMemory" if isinstance(error, MemoryError) else type(error).__name__
     if kind == "OutOfMemory":
         message = message or "the attempt ran out of memory; raise `resources.memory` of the node"
-    return ErrorInfo(type=kind, message=message, traceback=_traceback(error, mask))
+    return ErrorInfo(type=kind, message=message, traceback=_traceback(error, mask), bases=_bases(error))
+
+
+def _bases(error: BaseException) -> tuple[str, ...]:
+    """Names of the base classes that say something, nearest first."""
+    found = [base.__name__ for base in type(error).__mro__[1:] if base not in (Exception, BaseException, object)]
+    return tuple(found[:_BASES_MAX])
 
 
 def clip(text: str, limit: int) -> str:

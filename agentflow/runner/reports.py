@@ -45,4 +45,8 @@ class Finish:
     def _body(self) -> bytes:
         if self.result.outcome is Outcome.SUCCESS:
             return (self.result.output or "").encode()
-        return json.dumps(self.result.error.as_document()).encode() if self.result.error is not None else b""
+        return (
+            json.dumps(self.result.error.model_dump(exclude_none=True)).encode()
+            if self.result.error is not None
+            else b""
+        )

@@ -28,8 +28,8 @@ class NodeKeys(TypedDict, total=False):
     retry_backoff: float
     retry_max_delay: Duration
     retry_jitter: float
-    retry_on: Sequence[str]
-    fail_on: Sequence[str]
+    retry_on: Sequence[str | int]
+    fail_on: Sequence[str | int]
     timeout: Duration
     executor: str
     queue: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
@@ -80,6 +81,18 @@ _DURATION_SCHEMA = {"type": "string", "examples": ["250ms", "30s", "5m", "2h", "
 
 Duration = Annotated[str, AfterValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 PositiveDuration = Annotated[str, AfterValidator(_positive_duration), WithJsonSchema(_DURATION_SCHEMA)]
+_ERROR_TYPE = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]{0,199}$")
+_MAX_EXIT_CODE = 255
+
+
+def _error_rule(value: Any) -> Any:
+    if isinstance(value, str) and _ERROR_TYPE.fullmatch(value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_EXIT_CODE:
+        return value
+    raise ValueError(f"must be the type of an error, such as Timeout, or an exit code from 1 to {_MAX_EXIT_CODE}")
+
+
 WorkflowName = Annotated[str, StringConstraints(pattern=WORKFLOW_NAME)]
 NodeId = Annotated[str, StringConstraints(pattern=NODE_ID)]
 Word = Annotated[str, StringConstraints(pattern=WORD)]  #: Name of a pool, queue or executor.
@@ -102,5 +115,18 @@ Every = Annotated[
     Any,
     AfterValidator(_every),
     WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"type": "object", "examples": [{"months": 1}]}]}),
+]
+#: `Timeout`, `ConnectionError`, `requests.exceptions.HTTPError`; or an exit code.
+ErrorRule = Annotated[
+    Any,
+    AfterValidator(_error_rule),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _ERROR_TYPE.pattern},
+                {"type": "integer", "minimum": 1, "maximum": 255},
+            ]
+        }
+    ),
 ]
 Notes = Annotated[Any, AfterValidator(_notes), WithJsonSchema({"type": ["string", "array"]})]

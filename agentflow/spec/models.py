@@ -15,6 +15,7 @@ from agentflow.spec.fields import (
     Condition,
     Cpu,
     Duration,
+    ErrorRule,
     Every,
     Memory,
     NodeId,
@@ -66,8 +67,10 @@ class Defaults(SpecModel):
     retry_backoff: Backoff | None = Field(None, description="Factor from one wait to the next; default 1")
     retry_max_delay: Duration | None = Field(None, description="Longest wait; default 1h")
     retry_jitter: Jitter | None = Field(None, description="Random share of the wait, 0 to 1")
-    retry_on: list[str] | None = Field(None, description="Error types that are retried; default all")
-    fail_on: list[str] | None = Field(None, description="Error types that are not retried")
+    retry_on: list[ErrorRule] | None = Field(
+        None, description="Error types and exit codes that are retried; default all"
+    )
+    fail_on: list[ErrorRule] | None = Field(None, description="Error types and exit codes that are not retried")
     timeout: PositiveDuration | None = Field(None, description="Longest time of one attempt; default none")
     executor: Word | None = Field(None, description="Executor by name; default the environment's")
     queue: Word | None = Field(None, description="Queue: which schedulers may take it")

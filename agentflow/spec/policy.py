@@ -18,6 +18,7 @@ BUILT_IN: dict[str, Any] = {
     "retry_delay": "10s",
     "retry_backoff": 1.0,
     "retry_max_delay": "1h",
+    "retry_jitter": 0.0,
     "queue": "default",
     "pool": "default",
     "pool_slots": 1,
@@ -38,6 +39,9 @@ class NodePolicy:
     retry_delay: float
     retry_backoff: float
     retry_max_delay: float
+    retry_jitter: float
+    retry_on: list[str] | None  #: Error types and exit codes as text; None: all.
+    fail_on: list[str] | None
     timeout: float | None
     executor: str | None  #: None: the environment's default.
     queue: str
@@ -78,6 +82,9 @@ def node_policy(spec: WorkflowSpec, node_id: str) -> NodePolicy:
         retry_delay=_seconds(get("retry_delay")),
         retry_backoff=float(get("retry_backoff")),
         retry_max_delay=_seconds(get("retry_max_delay")),
+        retry_jitter=float(get("retry_jitter")),
+        retry_on=_rules(get("retry_on")),
+        fail_on=_rules(get("fail_on")),
         timeout=None if timeout is None else _seconds(timeout),
         executor=get("executor"),
         queue=get("queue"),
@@ -104,6 +111,10 @@ def _resource(node: NodeSpec, defaults: Defaults, key: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def _rules(given: list[str | int] | None) -> list[str] | None:
+    return None if given is None else [str(rule) for rule in given]
 
 
 def _seconds(text: str) -> float:

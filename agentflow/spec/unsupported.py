@@ -11,7 +11,7 @@ from agentflow.spec.models import WorkflowSpec
 from agentflow.spec.paths import Path
 
 WORKFLOW_KEYS = ("deadline", "notify")
-NODE_KEYS = ("outputs", "retry_jitter", "retry_on", "fail_on")
+NODE_KEYS = ("outputs",)
 TRIGGER_TYPES = ("webhook",)
 CHANGES = {
     "webhook": "start runs with `agentflow trigger`",

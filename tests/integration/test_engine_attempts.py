@@ -200,3 +200,26 @@ def _finish(workload, *, token):
     from agentflow.workload import Finished, Outcome
 
     return Finished(workload.attempt_id, token, Outcome.SUCCESS, utc_now(), utc_now(), json.dumps("late"))
+
+
+def test_only_errors_that_are_named_are_retried(kit):
+    kit.apply(
+        {
+            "named": {"retries": 3, "retry_delay": "0s", "retry_on": ["Timeout"]},
+            "other": {"retries": 3, "retry_delay": "0s", "retry_on": ["Timeout"]},
+            "never": {"retries": 3, "retry_delay": "0s", "fail_on": ["ValueError"]},
+            "lost": {"retry_on": [], "fail_on": ["Lost"]},
+        }
+    )
+    kit.stub.script("named", fail(kind="Timeout"), succeed())
+    kit.stub.script("other", fail(kind="ValueError"))
+    kit.stub.script("never", fail(kind="KeyError"), fail(kind="ValueError"))
+    kit.stub.script("lost", lose(), succeed())
+    run = kit.run()
+    assert kit.states(run) == {"named": "success", "other": "failed", "never": "failed", "lost": "success"}
+    assert {node: row["attempt"] for node, row in kit.nodes(run).items()} == {
+        "named": 2,
+        "other": 1,
+        "never": 2,
+        "lost": 2,
+    }

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from agentflow.db.queries.attempts import LockedAttempt
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_MOVES, AttemptState, NodeRunState
 from agentflow.workload import Outcome
-from scheduler.outcomes import LOSS_BUDGET, decide_outcome, retry_delay
+from scheduler.outcomes import LOSS_BUDGET, decide_outcome
+from scheduler.retrying import retry_delay
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 RUNNING = LockedAttempt(

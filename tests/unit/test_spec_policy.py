@@ -16,7 +16,7 @@ def policy(node=None, **workflow):
 def test_a_bare_node_has_the_built_in_values():
     assert policy() == NodePolicy(
         trigger_rule="all_success", when=None, retries=0, retry_delay=10.0, retry_backoff=1.0, retry_max_delay=3600.0,
-        for_each=None, max_parallel=None, repeat=None,
+        for_each=None, max_parallel=None, repeat=None, retry_jitter=0.0, retry_on=None, fail_on=None,
         timeout=None, executor=None, queue="default", pool="default", pool_slots=1, priority=0, memory=None, cpu=None,
         references=References(),
     )  # fmt: skip

@@ -141,12 +141,8 @@ def test_a_mistake_is_told_with_its_place_and_a_hint(case):
 
 UNSUPPORTED = [
     ("node", "outputs: {rows: 1}"),
-    ("node", "retry_jitter: 0.5"),
-    ("node", "retry_on: [Timeout]"),
-    ("node", "fail_on: [ValueError]"),
     ("workflow", "deadline: 1h"),
     ("workflow", "notify: [me]"),
-    ("workflow", "defaults: {retry_on: [Timeout]}"),
     ("trigger", "type: webhook"),
 ]
 

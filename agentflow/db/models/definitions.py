@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentflow.db.models.base import Big, BigId, Bytes, IntId, Json, Model, No, Now, TextList, Zero, one_of
@@ -140,6 +141,9 @@ class VersionNode(Model):
     retry_delay: Mapped[float]  #: Seconds.
     retry_backoff: Mapped[float]
     retry_max_delay: Mapped[float]  #: Seconds.
+    retry_jitter: Mapped[float] = mapped_column(server_default=text("0"))  #: Share of the delay, 0 to 1.
+    retry_on: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  #: Error types and exit codes; null: all.
+    fail_on: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
 
 
 class VersionEdge(Model):

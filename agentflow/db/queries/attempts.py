@@ -56,6 +56,9 @@ class LockedAttempt:
     retry_delay: float
     retry_backoff: float
     retry_max_delay: float
+    retry_jitter: float = 0.0
+    retry_on: Sequence[str] | None = None  #: Error types and exit codes; None: all.
+    fail_on: Sequence[str] | None = None
 
 
 #: Runs first, then node runs and attempts, all in key order. The CTE is sorted as a whole before its first row is
@@ -67,6 +70,7 @@ WITH r AS MATERIALIZED (
 SELECT r.*, nr.node_no, nr.map_index, a.attempt, a.state AS attempt_state, a.token_hash,
   a.scheduler_id, nr.state AS node_state, nr.attempt AS current_attempt, nr.failures, nr.losses,
   vn.node_id, vn.type, vn.is_leaf, vn.retries, vn.retry_delay, vn.retry_backoff, vn.retry_max_delay,
+  vn.retry_jitter, vn.retry_on, vn.fail_on,
   clock_timestamp() AS now
 FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
   AS k(run_id, node_no, map_index, attempt)
@@ -126,6 +130,9 @@ def _locked_attempt(row: Any) -> LockedAttempt:
         retry_delay=row.retry_delay,
         retry_backoff=row.retry_backoff,
         retry_max_delay=row.retry_max_delay,
+        retry_jitter=row.retry_jitter,
+        retry_on=row.retry_on,
+        fail_on=row.fail_on,
     )
 
 
