@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     )
     health_host: str = Field("127.0.0.1", description="Address of the scheduler's health endpoint")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the scheduler's health endpoint; 0: none")
+    http_body_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a request's body that the web server reads")
     log_format: Literal["console", "json"] = Field("console", description="Shape of AgentFlow's own log")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of AgentFlow's own log")
     sync_interval: float = Field(5.0, ge=0.2, description="Seconds between looks at the DAG folder")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -26,6 +27,9 @@ from agentflow.errors import AgentFlowError
 from agentflow.postgres import EmbeddedPostgres, check_server, libpq_url, normalise_url
 from agentflow.postgres.config import UNSAFE_FAST
 from executors.processes.nursery import remove_tree
+
+if TYPE_CHECKING:
+    from tests.web_kit import WebKit
 
 #: Advisory locks on the database `postgres`: making the template, and being one of its users.
 MAKING, USING = 0x4146_5431, 0x4146_5432
@@ -174,6 +178,16 @@ def connection(shared_engine: Engine) -> Iterator[Connection]:
     with shared_engine.connect() as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def web(engine: Engine, tmp_path: Path) -> Iterator[WebKit]:
+    """The web server's app on a migrated, empty database; an admin of the workspace `default` calls it."""
+    from tests.web_kit import WebKit
+
+    kit = WebKit(engine, tmp_path)
+    yield kit
+    kit.close()
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The web server (comes with its own issue)."""
+"""The web server: HTTP API and live events. It meets the scheduler only in the database."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow, workspace_id
 from agentflow.clock import iso
+from agentflow.cursors import read_cursor, write_cursor
 from agentflow.errors import NotFound
+
+CURSOR = "workflows"
 
 _LIST = text("""
 SELECT w.name, w.title, w.published_version AS version, w.source, w.source_path, w.paused, w.pause_reason, w.missing, w.tags,
@@ -19,8 +23,21 @@ FROM workflow w
 LEFT JOIN LATERAL (
   SELECT r.id, r.state, r.created_at FROM run r WHERE r.workflow_id = w.id ORDER BY r.id DESC LIMIT 1) AS latest ON true
 WHERE w.workspace_id = :workspace AND w.source <> 'adhoc' AND (CAST(:name AS text) IS NULL OR w.name = :name)
-ORDER BY w.name
+  AND (CAST(:after AS text) IS NULL OR w.name > :after)
+  AND (CAST(:search AS text) IS NULL OR strpos(lower(concat_ws(' ', w.name, w.title, w.description)), lower(:search)) > 0)
+  AND w.tags @> CAST(:tags AS text[]) AND (CAST(:paused AS boolean) IS NULL OR w.paused = :paused)
+  AND (CAST(:source AS text) IS NULL OR w.source = :source)
+ORDER BY w.name LIMIT :limit
 """)
+_ALL: dict[str, Any] = {
+    "name": None,
+    "after": None,
+    "search": None,
+    "tags": [],
+    "paused": None,
+    "source": None,
+    "limit": None,
+}
 _SPEC = text("""
 SELECT v.spec FROM workflow_version v WHERE v.workflow_id = :workflow AND v.version = :version
 """)
@@ -51,16 +68,51 @@ def _workflow_document(row: Any) -> dict[str, Any]:
     }
 
 
-def list_workflows(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """All published workflows by name."""
-    owner = workspace_id(connection, workspace)
-    return [_workflow_document(row) for row in connection.execute(_LIST, {"workspace": owner, "name": None})]
+def list_workflows(
+    connection: Connection,
+    *,
+    search: str | None = None,
+    tags: Sequence[str] = (),
+    paused: bool | None = None,
+    source: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of published workflows by name, and the cursor of the next page (None at the end).
+
+    Args:
+        connection: In a transaction.
+        search: Part of the name, title or description, in any case.
+        tags: All of these.
+        paused: Only paused ones, or only others.
+        source: `file` or `api`.
+        limit: At most so many; None: all.
+        cursor: `next_cursor` of the page before.
+        workspace: Whose.
+
+    Raises:
+        UsageError: The cursor is not one of ours.
+    """
+    asked = {
+        "workspace": workspace_id(connection, workspace),
+        "after": read_cursor(CURSOR, cursor, str) if cursor is not None else None,
+        "search": search,
+        "tags": list(tags),
+        "paused": paused,
+        "source": source,
+        "limit": None if limit is None else limit + 1,
+    }
+    rows = connection.execute(_LIST, _ALL | asked).all()
+    more = limit is not None and len(rows) > limit
+    following = write_cursor(CURSOR, rows[limit - 1].name) if limit is not None and more else None
+    return [_workflow_document(row) for row in rows[:limit]], following
 
 
 def show_workflow(connection: Connection, name: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
     """One workflow with its published spec under `spec`."""
     workflow = find_workflow(connection, name, workspace=workspace)
-    row = connection.execute(_LIST, {"workspace": workflow.workspace_id, "name": name}).one()
+    row = connection.execute(_LIST, _ALL | {"workspace": workflow.workspace_id, "name": name}).one()
     return _workflow_document(row) | {"spec": export_spec(connection, name, workspace=workspace)}
 
 

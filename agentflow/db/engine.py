@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import psycopg
@@ -35,21 +35,38 @@ KEYED = {
 GIVE_UP_LOCKS = {"idle_in_transaction_session_timeout": "5s"}
 
 
-def make_engine(url: str, *, pool_size: int = 8, application_name: str = "agentflow", keyed: bool = False) -> Engine:
-    """An engine on this database; connects lazily. `keyed` is for the scheduler: see KEYED and GIVE_UP_LOCKS."""
-    options = {"timezone": "UTC", "jit": "off"} | (KEYED | GIVE_UP_LOCKS if keyed else {})
+def make_engine(
+    url: str,
+    *,
+    pool_size: int = 8,
+    overflow: int = 4,
+    application_name: str = "agentflow",
+    keyed: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> Engine:
+    """An engine on this database; connects lazily.
+
+    Args:
+        url: SQLAlchemy address.
+        pool_size: Connections kept open.
+        overflow: More at once than that, closed after use.
+        application_name: Shown in pg_stat_activity.
+        keyed: For the scheduler: see KEYED and GIVE_UP_LOCKS.
+        options: More settings of its sessions.
+    """
+    session = {"timezone": "UTC", "jit": "off"} | (KEYED | GIVE_UP_LOCKS if keyed else {}) | dict(options or {})
     target = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(
         target,
         pool_size=pool_size,
-        max_overflow=4,
+        max_overflow=overflow,
         pool_pre_ping=False,  # the engine loop handles a broken connection itself; a ping would double its round trips
         pool_recycle=1800,
         pool_use_lifo=True,  # the connection used last has the statements prepared; planning them costs more than running
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": application_name,
-            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
             "prepare_threshold": 2 if keyed else 5,
             "keepalives_idle": 30,
         },

@@ -151,7 +151,7 @@ def test_an_unknown_pool_is_refused_with_the_command_that_makes_it(engine):
         apply(connection, make_spec(nodes=nodes))
     assert "agentflow pools set gpu" in error.value.hint
     with engine.begin() as connection:
-        assert list_workflows(connection) == []
+        assert list_workflows(connection) == ([], None)
         set_pool(connection, "gpu", 2, actor="test")
         assert apply(connection, make_spec(nodes=nodes))["version"] == 1
 
@@ -209,7 +209,7 @@ def test_adhoc_versions_are_apart_from_the_published_name_and_never_listed(conne
     store_adhoc(connection, make_spec(triggers=[SIX], title="Ad hoc"), bundle=None, actor="cli:me")
     first = store_adhoc(connection, make_spec("other", triggers=[SIX]), bundle=None, actor="cli:me")
     assert store_adhoc(connection, make_spec("other", triggers=[SIX]), bundle=None, actor="cli:me") == first
-    assert [w["name"] for w in list_workflows(connection)] == ["flow"]
+    assert [w["name"] for w in list_workflows(connection)[0]] == ["flow"]
     assert show_workflow(connection, "flow")["title"] is None
     assert triggers(connection) == {}
     with pytest.raises(NotFound):
@@ -355,7 +355,7 @@ def test_delete_is_refused_while_runs_are_open_and_then_takes_the_history_along(
     with engine.begin() as connection:
         assert delete_workflow(connection, "flow", "cli:ann") == {"name": "flow", "changed": True}
     with engine.begin() as connection:
-        assert [w["name"] for w in list_workflows(connection)] == ["kept"]
+        assert [w["name"] for w in list_workflows(connection)[0]] == ["kept"]
         for table in PARTITIONED:
             key = "id" if table == "run" else "run_id"
             assert value(connection, f"SELECT count(*) FROM {table} WHERE {key} = :run", run=run) == 0
@@ -410,7 +410,7 @@ def test_the_shape_of_a_listed_workflow(connection):
     apply(connection, make_spec("a"))
     older, newer = create(connection, "b"), create(connection, "b")
     newest = max((older, newer), key=lambda run: run["id"])
-    first, second = list_workflows(connection)
+    (first, second), _ = list_workflows(connection)
     assert first == {
         "name": "a",
         "title": None,

@@ -69,7 +69,7 @@ class Folder:
     def workflows(self):
         """Name -> (version, file, missing)."""
         with self._engine.begin() as connection:
-            return {w["name"]: (w["version"], w["source_path"], w["missing"]) for w in list_workflows(connection)}
+            return {w["name"]: (w["version"], w["source_path"], w["missing"]) for w in list_workflows(connection)[0]}
 
     def errors(self):
         """File -> message."""

@@ -1,0 +1,59 @@
+"""The app: every part is wired here."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from flask import Request
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from agentflow.access import Principal
+from agentflow.settings import Settings
+from webserver.access import Authenticate, init_access, require_marks
+from webserver.api import RESOURCES
+from webserver.docs import docs
+from webserver.encoding import init_encoding
+from webserver.problems import ProblemDocument, init_problems
+from webserver.state import EXTENSION, make_state
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def nobody(_request: Request) -> Principal | None:
+    """Without a way to sign in, nobody is."""
+    return None
+
+
+def create_app(settings: Settings, *, url: str, authenticate: Authenticate = nobody) -> OpenAPI:
+    """The web server's app.
+
+    Args:
+        settings: Of this process.
+        url: SQLAlchemy address of a database with the current schema.
+        authenticate: Who a request is from.
+    """
+    app = OpenAPI(
+        "webserver",
+        info=Info(title="AgentFlow", version=version("agentflow")),
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_model=ProblemDocument,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.config["MAX_CONTENT_LENGTH"] = settings.http_body_max
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.extensions[EXTENSION] = make_state(settings, url)
+    init_problems(app)
+    init_access(app, authenticate)
+    init_encoding(app)
+    for resource in RESOURCES:
+        app.register_api(resource)
+    app.register_blueprint(docs)
+    require_marks(app)
+    return app

@@ -1,0 +1,44 @@
+"""Transactions of requests: each begins by saying on whose behalf it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import Connection, text
+
+from agentflow.access import Principal
+from agentflow.db.engine import transact
+from webserver.access import current_principal
+from webserver.state import current_web
+
+T = TypeVar("T")
+
+#: One round trip, for the length of the transaction; policies of the tables read it.
+_ENTER = text("SELECT set_config('app.workspace', :workspace, true)")
+
+
+def enter(connection: Connection, principal: Principal) -> None:
+    """Bind a transaction to the workspace of a principal."""
+    connection.execute(_ENTER, {"workspace": str(principal.workspace_id)})
+
+
+def do(work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction on behalf of the caller; deadlocks are retried."""
+    principal = current_principal()
+
+    def scoped(connection: Connection) -> T:
+        enter(connection, principal)
+        return work(connection)
+
+    return transact(current_web().engine, scoped)
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """A transaction on behalf of the caller, for work that cannot be repeated as `do` repeats it."""
+    principal = current_principal()
+    with current_web().engine.begin() as connection:
+        enter(connection, principal)
+        yield connection

@@ -1,0 +1,89 @@
+"""A blueprint of the API: its operations say in one place what they take, answer and ask of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flask import current_app, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel
+
+from webserver.access import access_of
+from webserver.arguments import Arguments
+from webserver.problems import responses as problem_responses
+
+PREFIX = "/api/v1"
+CHECK_ANSWERS = "AGENTFLOW_CHECK_ANSWERS"  #: In tests: an answer that its schema does not allow is an error.
+SECURITY: list[dict[str, list[str]]] = [{"token": []}, {"api-key": []}]
+
+#: What any operation may answer beside what it says itself.
+_COMMON = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
+
+
+def _operation_id(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 - named so by the library
+    return name
+
+
+class Resource(APIBlueprint):
+    """The operations on one kind of thing, below `/api/v1`."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(
+            name.replace(".", "-"),
+            __name__,
+            url_prefix=PREFIX,
+            abp_tags=[Tag(name=name, description=description)],
+            abp_security=SECURITY,
+            abp_responses=problem_responses(*_COMMON),
+            operation_id_callback=_operation_id,
+        )
+
+    def _collect_openapi_info(self, rule: str, func: Callable[..., Any], **keywords: Any) -> Any:
+        access = access_of(func)
+        if access is None:
+            raise RuntimeError(f"{func.__module__}.{func.__name__} has neither @requires nor @public")
+        extensions = dict(keywords.pop("openapi_extensions", None) or {})
+        extensions["x-agentflow-access"] = str(access)
+        answers = keywords.get("responses") or {}
+        keywords["responses"] = {str(int(status)): model for status, model in answers.items()}
+        return super()._collect_openapi_info(rule, func, openapi_extensions=extensions, **keywords)
+
+    @staticmethod
+    def create_view_func(  # type: ignore[no-untyped-def]
+        func: Callable[..., Any],
+        _header,  # noqa: ANN001
+        _cookie,  # noqa: ANN001
+        path: type[BaseModel] | None,
+        query: type[BaseModel] | None,
+        _form,  # noqa: ANN001
+        body: type[BaseModel] | None,
+        _raw,  # noqa: ANN001
+        view_class: object = None,  # noqa: ARG004
+        view_kwargs: object = None,  # noqa: ARG004
+        responses: Any = None,
+        validate_response: bool | None = None,  # noqa: ARG004
+    ) -> Callable[..., Any]:
+        """Read the arguments our way: bounded, with field paths, unknown names refused."""
+        arguments = Arguments(path, query, body)
+
+        @wraps(func)
+        def view(**path_values: Any) -> Any:
+            answer = func(**arguments.read(request, path_values))
+            if current_app.config.get(CHECK_ANSWERS):
+                _check_answer(answer, responses or {})
+            return answer
+
+        func.view = view  # type: ignore[attr-defined]
+        return view
+
+
+def _check_answer(answer: Any, models: dict[Any, Any]) -> None:
+    response = current_app.make_response(answer)
+    model = {int(status): model for status, model in models.items()}[response.status_code]
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        model.model_validate_json(response.get_data())
+    elif model is None and response.get_data():
+        raise AssertionError(f"{request.endpoint} answers {response.status_code} with a body")

@@ -1,0 +1,52 @@
+"""What all parts of the app share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask, current_app
+from sqlalchemy import Engine
+
+from agentflow.db.engine import make_engine
+from agentflow.settings import Settings
+
+EXTENSION = "agentflow"
+
+#: ENGINE 8 and 17: a request holds no lock for long, and a worker few connections.
+_OPTIONS = {"statement_timeout": "15s", "idle_in_transaction_session_timeout": "30s", "lock_timeout": "5s"}
+_POOL, _OVERFLOW = 8, 2
+
+
+@dataclass(slots=True)
+class Web:
+    """Of one app: settings, database, and what its parts keep."""
+
+    settings: Settings
+    url: str  #: SQLAlchemy address of the database, with its password.
+    engine: Engine
+    parts: dict[str, Any] = field(default_factory=dict)  #: By the name of the module that owns it.
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def make_state(settings: Settings, url: str) -> Web:
+    """The state of a new app; connects lazily."""
+    engine = make_engine(
+        url, pool_size=_POOL, overflow=_OVERFLOW, application_name="agentflow-webserver", options=_OPTIONS
+    )
+    return Web(settings, url, engine)
+
+
+def web_of(app: Flask) -> Web:
+    """The state of an app."""
+    found = app.extensions[EXTENSION]
+    assert isinstance(found, Web)
+    return found
+
+
+def current_web() -> Web:
+    """The state of the app at work."""
+    return web_of(current_app)
