@@ -212,5 +212,7 @@ class _Stopper:
         output.note("cancelling; Ctrl-C again leaves at once")
         from agentflow import runs
 
-        self._session.do(partial(runs.cancel_run, run_id=self._run_id, actor=self._session.actor))
+        self._session.do(
+            partial(runs.cancel_run, run_id=self._run_id, actor=self._session.actor, workspace=self._session.workspace)
+        )
         self._wake()

@@ -80,7 +80,7 @@ def _stored(session: Session, run_id: str, node: str | None, attempt: int | None
     from agentflow import runs
 
     with session.reading() as connection:
-        yield from runs.read_logs(connection, run_id, node, attempt, after=after)
+        yield from runs.read_logs(connection, run_id, node, attempt, after=after, workspace=session.workspace)
 
 
 def _followed(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
@@ -93,7 +93,10 @@ def _followed(session: Session, run_id: str, node: str | None, attempt: int | No
     with News(session.settings.listen_database_url or session.url) as news:
         while True:
             # The state is read first: what is written until the end of a run is then seen by the read below.
-            ended = session.do(lambda connection: runs.show_run(connection, run_id))["state"] in RUN_FINAL
+            ended = (
+                session.do(lambda connection: runs.show_run(connection, run_id, workspace=session.workspace))["state"]
+                in RUN_FINAL
+            )
             began = time.monotonic()
             after = min(told.values(), default=0) if one_stream and len(told) == 1 else 0
             for line in _stored(session, run_id, node, attempt, after=after):

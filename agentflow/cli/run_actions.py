@@ -40,7 +40,7 @@ def cancel(
         from agentflow import runs
 
         def one(connection: Any, run: str) -> dict[str, Any]:
-            return runs.cancel_run(connection, run, actor=session.actor)
+            return runs.cancel_run(connection, run, actor=session.actor, workspace=session.workspace)
 
         if run_id is not None and workflow is None:
             result = session.do(lambda connection: one(connection, run_id))
@@ -91,6 +91,7 @@ def clear(
                 newest_version=newest,
                 dry_run=dry_run,
                 actor=session.actor,
+                workspace=session.workspace,
             )
 
         if run_id is not None and workflow is None:
@@ -161,7 +162,11 @@ def mark(
     with context.session() as session:
         from agentflow import runs
 
-        result = session.do(lambda connection: runs.mark_node(connection, run_id, node, state, actor=session.actor))
+        result = session.do(
+            lambda connection: runs.mark_node(
+                connection, run_id, node, state, actor=session.actor, workspace=session.workspace
+            )
+        )
     output.emit(
         output.action("id", run_id, result),
         as_json=json,
@@ -180,7 +185,9 @@ def rerun(
         from agentflow import runs
 
         document = session.do(
-            lambda connection: runs.rerun(connection, run_id, newest_version=newest, actor=session.actor)
+            lambda connection: runs.rerun(
+                connection, run_id, newest_version=newest, actor=session.actor, workspace=session.workspace
+            )
         )
     output.emit(document, as_json=json, human=lambda: output.say(document["id"]))
 
@@ -192,7 +199,9 @@ def note(
     with context.session() as session:
         from agentflow import runs
 
-        result = session.do(lambda connection: runs.set_note(connection, run_id, text, actor=session.actor))
+        result = session.do(
+            lambda connection: runs.set_note(connection, run_id, text, actor=session.actor, workspace=session.workspace)
+        )
     output.emit(output.action("id", run_id, result), as_json=json, human=lambda: output.say(f"{run_id} noted"))
 
 
@@ -208,5 +217,7 @@ def delete(
     with context.session() as session:
         from agentflow import runs
 
-        result = session.do(lambda connection: runs.delete_run(connection, run_id, actor=session.actor))
+        result = session.do(
+            lambda connection: runs.delete_run(connection, run_id, actor=session.actor, workspace=session.workspace)
+        )
     output.emit(output.action("id", run_id, result), as_json=json, human=lambda: output.say(f"{run_id} deleted"))

@@ -31,7 +31,12 @@ def follow(session: Session, run_id: str, *, goes_on: bool = False) -> dict[str,
 
     with News(session.settings.listen_database_url or session.url) as news:
         try:
-            return watch(lambda: session.do_patiently(lambda connection: runs.show_run(connection, run_id)), news.wait)
+            return watch(
+                lambda: session.do_patiently(
+                    lambda connection: runs.show_run(connection, run_id, workspace=session.workspace)
+                ),
+                news.wait,
+            )
         except KeyboardInterrupt:
             if goes_on:
                 output.note(f"the run goes on; `agentflow runs cancel {run_id}` stops it")

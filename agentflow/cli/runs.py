@@ -60,7 +60,7 @@ def show(run_id: RunId, *, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import runs
 
-        document = session.do(lambda connection: runs.show_run(connection, run_id))
+        document = session.do(lambda connection: runs.show_run(connection, run_id, workspace=session.workspace))
     output.emit(document, as_json=json, human=lambda: run_output.print_run(document))
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.errors import NotFound, UsageError
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run, no_run
 
 MAX_LENGTH = 4000  #: Characters.
 _STEP = re.compile(
@@ -86,21 +87,21 @@ FROM run r WHERE r.id = :run
 """)
 
 
-def resolve_address(connection: Connection, run_id: str, address: str) -> Place:
+def resolve_address(connection: Connection, run_id: str, address: str, *, workspace: str = DEFAULT_WORKSPACE) -> Place:
     """Find what an address within a run leads to.
 
     Raises:
         UsageError: It is not an address.
         NotFound: There is no such run, node, index or sub-run.
     """
-    run = parse_run_id(run_id)
+    run = find_run(connection, run_id, workspace=workspace)
     steps = parse_address(address)
     for number, step in enumerate(steps):
         index = NOT_MAPPED if step.index is None else step.index
         key = {"run": run, "node": step.node, "index": index}
         found = connection.execute(_NODE, key).one_or_none()
         if found is None:
-            raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+            raise no_run(run_id)
         if not found.node or (step.index is not None and not found.there):
             what = (
                 f"node {step.node!r}"

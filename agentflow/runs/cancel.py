@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
-from agentflow.catalog.lookup import find_workflow
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.db.arrays import uuids
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
 from agentflow.db.queries.recount import recount_open, recount_upstreams
 from agentflow.db.queries.settle import Settlement
-from agentflow.errors import NotFound
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run, no_run
 from agentflow.states import RunState
 
 _MARK_CANCELLED = text("UPDATE run SET cancel_requested_at = :now WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -68,16 +67,18 @@ def open_runs(connection: Connection, workflow: str, states: Sequence[RunState],
     return [str(run_id) for run_id in connection.scalars(_OPEN, parameters)]
 
 
-def cancel_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
+def cancel_run(
+    connection: Connection, run_id: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
     """Request that a run stops; `changed` is false when it has ended or is being cancelled already.
 
     Raises:
         NotFound: No such run.
     """
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     if key not in runs:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     run = runs[key]
     if run.is_final or run.cancel_requested:
         return {"id": run_id, "changed": False}

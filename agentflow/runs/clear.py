@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
-from agentflow.catalog.lookup import find_workflow
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.db.arrays import ints
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
@@ -18,9 +18,9 @@ from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
 from agentflow.db.queries.mapped import reopen_indexes
 from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
-from agentflow.errors import Conflict, NotFound
+from agentflow.errors import Conflict
 from agentflow.runs.cancel import stop_runs
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run, no_run
 from agentflow.runs.repin import repin_to_newest
 from agentflow.runs.selection import NodeRunRow, Selection, lock_rows, select
 from agentflow.states import NodeRunState, RunState
@@ -67,6 +67,7 @@ def clear_run(
     newest_version: bool = False,
     dry_run: bool = False,
     actor: str,
+    workspace: str = DEFAULT_WORKSPACE,
 ) -> dict[str, Any]:
     """Run nodes again (default: all). An ended run is open again afterwards.
 
@@ -80,6 +81,7 @@ def clear_run(
         newest_version: The run goes over to the newest version of its workflow, if that has the same graph.
         dry_run: Change nothing.
         actor: Who asks.
+        workspace: Whose run it is.
 
     Returns:
         `{id, changed, cleared: [addresses], nodes: [{run, node, map_index, state}]}`, states from before.
@@ -90,10 +92,10 @@ def clear_run(
         Conflict: Something selected is under way, the run is being stopped or has not started, or the newest version
             has another graph.
     """
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     if key not in runs:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     run = runs[key]
     _refuse_unfit(run, run_id)
     rows = lock_rows(connection, key)

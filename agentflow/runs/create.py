@@ -15,7 +15,7 @@ from agentflow.db.notify import notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import Conflict, NotFound
 from agentflow.ids import uuid7
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run, no_run
 from agentflow.runs.show import show_run_row
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
@@ -153,7 +153,15 @@ FROM run r JOIN workflow w ON w.id = r.workflow_id WHERE r.id = :id FOR KEY SHAR
 """)
 
 
-def rerun(connection: Connection, run_id: str, *, newest_version: bool = False, actor: str) -> dict[str, Any]:
+def rerun(
+    connection: Connection,
+    run_id: str,
+    *,
+    newest_version: bool = False,
+    triggered_by: TriggeredBy = TriggeredBy.CLI,
+    actor: str,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> dict[str, Any]:
     """A new run with the params of an earlier one, of its version or of the newest.
 
     Raises:
@@ -161,9 +169,9 @@ def rerun(connection: Connection, run_id: str, *, newest_version: bool = False, 
         ParamError: The params do not fit the newest version.
         Conflict: It was a `run FILE`, which only that command can start.
     """
-    row = connection.execute(_SOURCE_RUN, {"id": parse_run_id(run_id)}).one_or_none()
+    row = connection.execute(_SOURCE_RUN, {"id": find_run(connection, run_id, workspace=workspace)}).one_or_none()
     if row is None:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     if row.source == "adhoc":
         raise Conflict(f"The run {run_id} came from a file.", hint="use `agentflow run FILE` again")
     made = _create(
@@ -173,7 +181,7 @@ def rerun(connection: Connection, run_id: str, *, newest_version: bool = False, 
         name=row.name,
         version=row.published_version_id if newest_version else row.version_id,
         params=row.params,
-        triggered_by=TriggeredBy.CLI,
+        triggered_by=triggered_by,
         actor=actor,
         note=f"rerun of {run_id}",
     )

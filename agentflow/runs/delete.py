@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.arrays import uuids
 from agentflow.db.models.history import PARTITIONED
 from agentflow.db.queries.locks import lock_runs
-from agentflow.errors import Conflict, NotFound
-from agentflow.runs.ids import parse_run_id
+from agentflow.errors import Conflict
+from agentflow.runs.ids import find_run, no_run
 
 #: The run itself and its sub-runs, in any depth.
 _FAMILY = text("""
@@ -27,7 +28,9 @@ _DELETE = [
 ]
 
 
-def delete_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, Any]:
+def delete_run(
+    connection: Connection, run_id: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
     """Delete an ended run with its sub-runs, attempts, outputs, logs and history; its logical date is free again.
 
     Returns:
@@ -37,11 +40,11 @@ def delete_run(connection: Connection, run_id: str, *, actor: str) -> dict[str, 
         NotFound: No such run.
         Conflict: It, or a sub-run of it, has not ended; or it is a sub-run of a run that has not.
     """
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     family: list[uuid.UUID] = list(connection.scalars(_FAMILY, {"run": key}))
     runs = lock_runs(connection, family)
     if key not in runs:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     unfinished = [run for run in runs.values() if not run.is_final]
     if unfinished:
         what = "The run" if unfinished[0].id == key else f"Its sub-run {unfinished[0].id}"

@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.models.history import NOT_MAPPED
-from agentflow.errors import NotFound
 from agentflow.runs.address import Place, resolve_address
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run
 
 _CHUNKS = text("""
 SELECT vn.node_id, c.map_index, c.attempt, c.first_seq, c.lines, c.data
@@ -25,12 +25,17 @@ WHERE c.run_id = :run AND r.id = :run
   AND c.first_seq + c.lines > :after
 ORDER BY c.node_no, c.map_index, c.attempt, c.chunk_no
 """)
-_KNOWN = text("SELECT EXISTS (SELECT FROM run WHERE id = :run)")
 _BATCH = 20  #: Chunks fetched at once: about a megabyte of text.
 
 
 def read_logs(
-    connection: Connection, run_id: str, node: str | None = None, attempt: int | None = None, *, after: int = 0
+    connection: Connection,
+    run_id: str,
+    node: str | None = None,
+    attempt: int | None = None,
+    *,
+    after: int = 0,
+    workspace: str = DEFAULT_WORKSPACE,
 ) -> Iterator[dict[str, Any]]:
     """Log lines in order of node, index, attempt and line; `after` leaves out lines up to that number.
 
@@ -40,9 +45,10 @@ def read_logs(
         NotFound: No such run or node.
         UsageError: `node` is not an address.
     """
-    place = Place(parse_run_id(run_id), None) if node is None else resolve_address(connection, run_id, node)
-    if not connection.scalar(_KNOWN, {"run": place.run_id}):
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+    if node is None:
+        place = Place(find_run(connection, run_id, workspace=workspace), None)
+    else:
+        place = resolve_address(connection, run_id, node, workspace=workspace)
     index = None if place.map_index == NOT_MAPPED else place.map_index
     parameters = {"run": place.run_id, "node": place.node, "index": index, "attempt": attempt, "after": after}
     following: dict[tuple[str, int, int], int] = {}  # only of the attempt at hand

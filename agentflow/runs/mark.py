@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import database_now, lock_runs
@@ -14,7 +15,7 @@ from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import Conflict, NotFound, UsageError
 from agentflow.runs.clear import reopen, stop_sub_runs
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run, no_run
 from agentflow.runs.selection import NodeRunRow, lock_rows, named
 from agentflow.states import NODE_RUN_FINAL, NODE_RUN_SLOTTED, NodeRunState
 
@@ -36,7 +37,9 @@ WHERE run_id = :run AND node_no = :no AND map_index = -1
 """)
 
 
-def mark_node(connection: Connection, run_id: str, node: str, state: str, *, actor: str) -> dict[str, Any]:
+def mark_node(
+    connection: Connection, run_id: str, node: str, state: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
     """Set the state of a node run by hand; what waits for it goes on accordingly.
 
     Marking a mapped node marks its open indexes with it; marking one index decides its node anew.
@@ -47,6 +50,7 @@ def mark_node(connection: Connection, run_id: str, node: str, state: str, *, act
         node: An address: `fetch`, or `fetch[3]`.
         state: success, failed or skipped.
         actor: Who asks.
+        workspace: Whose run it is.
 
     Returns:
         `{id, changed}`.
@@ -58,7 +62,7 @@ def mark_node(connection: Connection, run_id: str, node: str, state: str, *, act
     """
     if state not in MARKABLE:
         raise UsageError(f"A node cannot be marked {state!r}.", hint=f"one of {', '.join(MARKABLE)}")
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     rows = lock_rows(connection, key) if key in runs else []
     if not rows:
@@ -93,7 +97,9 @@ def _mark(connection: Connection, settlement: Settlement, row: NodeRunRow, state
     settlement.record(Event(key, "marked", row.node_no, row.map_index, None, state, {"by": actor}))
 
 
-def set_note(connection: Connection, run_id: str, note: str, *, actor: str) -> dict[str, Any]:
+def set_note(
+    connection: Connection, run_id: str, note: str, *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
     """Keep a remark with a run; an empty one removes it. Returns `{id, changed}`.
 
     Raises:
@@ -102,10 +108,10 @@ def set_note(connection: Connection, run_id: str, note: str, *, actor: str) -> d
     """
     if len(note) > MAX_NOTE:
         raise UsageError(f"The note has {len(note)} characters.", hint=f"at most {MAX_NOTE}")
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     if key not in runs:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     connection.execute(text("UPDATE run SET note = :note WHERE id = :id"), {"note": note, "id": key})
     audit(connection, runs[key].workspace_id, actor, "run.noted", run_id)
     return {"id": run_id, "changed": True}

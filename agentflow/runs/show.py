@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
-from agentflow.errors import NotFound, UsageError
-from agentflow.runs.ids import parse_run_id
+from agentflow.errors import UsageError
+from agentflow.runs.ids import find_run, no_run
 
 PREVIEW = 1000  #: Characters shown of a large output.
 INLINE_MAX = 64 * 2**10  #: Bytes of an output shown whole.
@@ -109,17 +109,17 @@ def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     """
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:
-        raise NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+        raise no_run(run_id)
     return _run_document(row)
 
 
-def show_run(connection: Connection, run_id: str) -> dict[str, Any]:
+def show_run(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
     """A run with `nodes`, in spec order.
 
     Raises:
         NotFound: No such run.
     """
-    key = parse_run_id(run_id)
+    key = find_run(connection, run_id, workspace=workspace)
     document = show_run_row(connection, key)
     rows = connection.execute(_NODES, {"id": key, "inline": INLINE_MAX, "preview": PREVIEW})
     return document | {"nodes": [_node_document(row, key) for row in rows]}
