@@ -28,6 +28,7 @@ from agentflow.cli import (
     standalone,
     trigger,
     variables,
+    why,
     workflows,
 )
 
@@ -133,6 +134,7 @@ for module in (
     trigger,
     runs,
     logs,
+    why,
     next_fires,
     events,
     pools,

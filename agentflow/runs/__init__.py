@@ -10,6 +10,7 @@ from agentflow.runs.delete import delete_run
 from agentflow.runs.logs import read_logs
 from agentflow.runs.mark import mark_node, set_note
 from agentflow.runs.show import list_runs, show_run
+from agentflow.runs.why import why
 
 __all__ = [
     "cancel_run",
@@ -25,4 +26,5 @@ __all__ = [
     "runs_between",
     "set_note",
     "show_run",
+    "why",
 ]

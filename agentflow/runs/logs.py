@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,6 +25,10 @@ WHERE c.run_id = :run AND r.id = :run
   AND (CAST(:node AS text) IS NULL OR vn.node_id = :node) AND (CAST(:index AS int) IS NULL OR c.map_index = :index) AND (CAST(:attempt AS int) IS NULL OR c.attempt = :attempt)
   AND c.first_seq + c.lines > :after
 ORDER BY c.node_no, c.map_index, c.attempt, c.chunk_no
+""")
+_LAST = text("""
+SELECT data FROM log_chunk
+WHERE run_id = :run AND node_no = :node AND map_index = :index AND attempt = :attempt ORDER BY chunk_no DESC LIMIT 1
 """)
 _BATCH = 20  #: Chunks fetched at once: about a megabyte of text.
 
@@ -78,3 +83,11 @@ def _chunks(connection: Connection, parameters: dict[str, Any]) -> Iterator[Row[
     streaming = connection.execution_options(stream_results=True, max_row_buffer=_BATCH)
     with streaming.execute(_CHUNKS, parameters) as result:  # closes the cursor for a reader that stops halfway
         yield from result.yield_per(_BATCH)
+
+
+def last_line(connection: Connection, run_id: uuid.UUID, node_no: int, map_index: int, attempt: int) -> str | None:
+    """Text of the newest stored line of an attempt."""
+    key = {"run": run_id, "node": node_no, "index": map_index, "attempt": attempt}
+    data = connection.scalar(_LAST, key)
+    lines = zlib.decompress(data).splitlines() if data is not None else []
+    return str(json.loads(lines[-1])[4]) if lines else None
