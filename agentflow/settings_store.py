@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, delete_named, workspace_id
+from agentflow.catalog import BY_NAME, audit, check_name, delete_named, list_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.notify import notify_ready
@@ -16,13 +16,15 @@ from agentflow.errors import Conflict, UsageError
 MAX_SLOTS = 1_000_000
 DEFAULT_POOL = "default"
 
-_LIST_POOLS = text("""
+_LIST_POOLS = text(f"""
+SELECT * FROM (
 SELECT p.name, p.slots, p.description, coalesce(used.slots, 0) AS used
 FROM pool p LEFT JOIN LATERAL (
   SELECT sum(nr.pool_slots)::int AS slots FROM node_run nr JOIN dispatch_group g ON g.id = nr.group_id
   WHERE g.pool_id = p.id AND nr.state IN ('queued', 'running')) AS used ON true
-WHERE p.workspace_id = :workspace ORDER BY p.name
-""")
+WHERE p.workspace_id = :workspace) AS pools WHERE true {BY_NAME}
+""")  # noqa: S608 - text of ours
+_LIST_VARIABLES = text(f"SELECT name, value, updated_at FROM variable WHERE workspace_id = :workspace {BY_NAME}")  # noqa: S608 - text of ours
 _SET_POOL = text("""
 INSERT INTO pool (workspace_id, name, slots, description) VALUES (:workspace, :name, :slots, coalesce(:description, ''))
 ON CONFLICT (workspace_id, name)
@@ -33,10 +35,19 @@ _DELETE_POOL = text("DELETE FROM pool WHERE workspace_id = :workspace AND name =
 _DELETE_VARIABLE = text("DELETE FROM variable WHERE workspace_id = :workspace AND name = :name")
 
 
-def list_pools(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """Pools with their slots and how many are taken."""
-    rows = connection.execute(_LIST_POOLS, {"workspace": workspace_id(connection, workspace)})
-    return [dict(row) for row in rows.mappings()]
+def list_pools(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of pools with their slots and how many are taken; see `list_named`."""
+    rows, following = list_named(
+        connection, _LIST_POOLS, "pools", name=name, limit=limit, cursor=cursor, workspace=workspace
+    )
+    return [dict(row._mapping) for row in rows], following  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
 def set_pool(
@@ -84,13 +95,19 @@ def delete_pool(connection: Connection, name: str, *, actor: str, workspace: str
     return delete_named(connection, _DELETE_POOL, "pool", name, actor=actor, workspace=workspace)
 
 
-def list_variables(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """Variables with their values."""
-    rows = connection.execute(
-        text("SELECT name, value, updated_at FROM variable WHERE workspace_id = :workspace ORDER BY name"),
-        {"workspace": workspace_id(connection, workspace)},
+def list_variables(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of variables with their values; see `list_named`."""
+    rows, following = list_named(
+        connection, _LIST_VARIABLES, "variables", name=name, limit=limit, cursor=cursor, workspace=workspace
     )
-    return [{"name": r.name, "value": r.value, "updated_at": iso(r.updated_at)} for r in rows]
+    return [{"name": r.name, "value": r.value, "updated_at": iso(r.updated_at)} for r in rows], following
 
 
 def set_variable(

@@ -5,10 +5,13 @@ from agentflow.catalog.audit import audit
 from agentflow.catalog.events import list_events
 from agentflow.catalog.listing import export_spec, import_errors, list_workflows, show_workflow
 from agentflow.catalog.lookup import find_workflow, workspace_id
-from agentflow.catalog.names import check_name, delete_named
+from agentflow.catalog.names import BY_NAME, check_name, delete_named, list_named
+from agentflow.catalog.schedulers import list_schedulers
 from agentflow.catalog.state import delete_workflow, set_paused
+from agentflow.catalog.trigger_list import list_triggers
 
 __all__ = [
+    "BY_NAME",
     "apply_spec",
     "audit",
     "check_name",
@@ -18,6 +21,9 @@ __all__ = [
     "find_workflow",
     "import_errors",
     "list_events",
+    "list_named",
+    "list_schedulers",
+    "list_triggers",
     "list_workflows",
     "set_paused",
     "show_workflow",

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, workspace_id
 from agentflow.clock import iso
-from agentflow.errors import UsageError
+from agentflow.cursors import big_int, read_cursor, write_cursor
 
 _LIST = text("""
 SELECT id, at, actor, action, subject, detail FROM audit_event
@@ -19,6 +19,7 @@ WHERE workspace_id = :workspace AND id < :before
 ORDER BY id DESC LIMIT :limit
 """)
 _AFTER_ALL = 2**63 - 1
+CURSOR = "events"
 
 
 def list_events(
@@ -45,20 +46,18 @@ def list_events(
     Raises:
         UsageError: The cursor is not one of ours.
     """
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise UsageError(f"{cursor!r} is not a cursor.", hint="take `next_cursor` of the page before")
     rows = connection.execute(
         _LIST,
         {
             "workspace": workspace_id(connection, workspace),
-            "before": _AFTER_ALL if cursor is None else int(cursor),
+            "before": _AFTER_ALL if cursor is None else read_cursor(CURSOR, cursor, big_int),
             "subject": subject,
             "action": action,
             "actor": actor,
             "limit": limit + 1,
         },
     ).all()
-    following = str(rows[limit - 1].id) if len(rows) > limit else None
+    following = write_cursor(CURSOR, rows[limit - 1].id) if len(rows) > limit else None
     return [
         {"at": iso(row.at), "actor": row.actor, "action": row.action, "subject": row.subject, "detail": row.detail}
         for row in rows[:limit]

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow, workspace_id
+from agentflow.catalog.names import BY_NAME, list_named
 from agentflow.clock import iso
 from agentflow.cursors import read_cursor, write_cursor
 from agentflow.errors import NotFound
@@ -41,10 +42,12 @@ _ALL: dict[str, Any] = {
 _SPEC = text("""
 SELECT v.spec FROM workflow_version v WHERE v.workflow_id = :workflow AND v.version = :version
 """)
-_IMPORT_ERRORS = text("""
-SELECT path AS file, message, line, traceback, seen_at FROM source_file
-WHERE workspace_id = :workspace AND message IS NOT NULL ORDER BY path
-""")
+_IMPORT_ERRORS = text(f"""
+SELECT * FROM (
+  SELECT path AS name, message, line, traceback, seen_at FROM source_file
+  WHERE workspace_id = :workspace AND message IS NOT NULL) AS files
+WHERE true {BY_NAME}
+""")  # noqa: S608 - text of ours
 
 
 def _workflow_document(row: Any) -> dict[str, Any]:
@@ -137,10 +140,14 @@ def export_spec(
     return content | {key: value for key, value in words.items() if value}
 
 
-def import_errors(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """Files of the DAG folder that could not be loaded."""
-    rows = connection.execute(_IMPORT_ERRORS, {"workspace": workspace_id(connection, workspace)})
+def import_errors(
+    connection: Connection, *, limit: int | None = None, cursor: str | None = None, workspace: str = DEFAULT_WORKSPACE
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of files of the DAG folder that could not be loaded; see `list_named`."""
+    rows, following = list_named(
+        connection, _IMPORT_ERRORS, "import-errors", name=None, limit=limit, cursor=cursor, workspace=workspace
+    )
     return [
-        {"file": r.file, "message": r.message, "line": r.line, "traceback": r.traceback, "at": iso(r.seen_at)}
+        {"file": r.name, "message": r.message, "line": r.line, "traceback": r.traceback, "at": iso(r.seen_at)}
         for r in rows
-    ]
+    ], following

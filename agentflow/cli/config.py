@@ -90,7 +90,7 @@ def import_errors(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import catalog
 
-        items = session.do(lambda connection: catalog.import_errors(connection, workspace=session.workspace))
+        items, _ = session.do(lambda connection: catalog.import_errors(connection, workspace=session.workspace))
 
     def human() -> None:
         if not items:

@@ -31,7 +31,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import secrets
 
-        items = session.do(lambda connection: secrets.list_connections(connection, workspace=session.workspace))
+        items, _ = session.do(lambda connection: secrets.list_connections(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,

@@ -42,7 +42,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import secrets
 
-        items = session.do(lambda connection: secrets.list_secrets(connection, workspace=session.workspace))
+        items, _ = session.do(lambda connection: secrets.list_secrets(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,

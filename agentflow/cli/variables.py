@@ -26,7 +26,7 @@ def list_all(*, json: JsonFlag = False) -> None:
     with context.session() as session:
         from agentflow import settings_store
 
-        items = session.do(lambda connection: settings_store.list_variables(connection, workspace=session.workspace))
+        items, _ = session.do(lambda connection: settings_store.list_variables(connection, workspace=session.workspace))
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,

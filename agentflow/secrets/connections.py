@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, delete_named, workspace_id
+from agentflow.catalog import BY_NAME, audit, check_name, delete_named, list_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.errors import UsageError
@@ -18,10 +18,10 @@ from agentflow.secrets.store import check_value
 
 TABLE = "connection"
 
-_LIST = text("""
+_LIST = text(f"""
 SELECT name, type, config, secret_fields, updated_at, updated_by FROM connection
-WHERE workspace_id = :workspace ORDER BY name
-""")
+WHERE workspace_id = :workspace {BY_NAME}
+""")  # noqa: S608 - text of ours
 _SET = text("""
 INSERT INTO connection (workspace_id, name, type, config, secret_fields, ciphertext, key_id, wrapped_key, updated_by)
 VALUES (:workspace, :name, :type, CAST(:config AS json), CAST(:secret_fields AS text[]), :ciphertext, :key_id,
@@ -33,10 +33,19 @@ ON CONFLICT (workspace_id, name) DO UPDATE SET type = excluded.type, config = ex
 _DELETE = text("DELETE FROM connection WHERE workspace_id = :workspace AND name = :name")
 
 
-def list_connections(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """Connections with their plain fields and the names of their secret ones."""
-    rows = connection.execute(_LIST, {"workspace": workspace_id(connection, workspace)})
-    return [dict(row) | {"updated_at": iso(row["updated_at"])} for row in rows.mappings()]
+def list_connections(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of connections with their plain fields and the names of their secret ones; see `list_named`."""
+    rows, following = list_named(
+        connection, _LIST, "connections", name=name, limit=limit, cursor=cursor, workspace=workspace
+    )
+    return [dict(row._mapping) | {"updated_at": iso(row.updated_at)} for row in rows], following  # noqa: SLF001
 
 
 def set_connection(

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, check_name, delete_named, workspace_id
+from agentflow.catalog import BY_NAME, audit, check_name, delete_named, list_named, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.errors import UsageError
@@ -16,7 +16,9 @@ from agentflow.secrets.envelope import Place, seal
 VALUE_MAX = 64 * 2**10  #: Bytes of a value.
 TABLE = "secret"
 
-_LIST = text("SELECT name, key_id, updated_at, updated_by FROM secret WHERE workspace_id = :workspace ORDER BY name")
+_LIST = text(f"""
+SELECT name, key_id, updated_at, updated_by FROM secret WHERE workspace_id = :workspace {BY_NAME}
+""")  # noqa: S608 - text of ours
 _SET = text("""
 INSERT INTO secret (workspace_id, name, ciphertext, key_id, wrapped_key, updated_by)
 VALUES (:workspace, :name, :ciphertext, :key_id, :wrapped_key, :actor)
@@ -26,10 +28,19 @@ ON CONFLICT (workspace_id, name) DO UPDATE SET ciphertext = excluded.ciphertext,
 _DELETE = text("DELETE FROM secret WHERE workspace_id = :workspace AND name = :name")
 
 
-def list_secrets(connection: Connection, *, workspace: str = DEFAULT_WORKSPACE) -> list[dict[str, Any]]:
-    """Names of the secrets, who set them and under which key they are; never values."""
-    rows = connection.execute(_LIST, {"workspace": workspace_id(connection, workspace)})
-    return [dict(row) | {"updated_at": iso(row["updated_at"])} for row in rows.mappings()]
+def list_secrets(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of names of secrets, who set them and under which key they are, never values; see `list_named`."""
+    rows, following = list_named(
+        connection, _LIST, "secrets", name=name, limit=limit, cursor=cursor, workspace=workspace
+    )
+    return [dict(row._mapping) | {"updated_at": iso(row.updated_at)} for row in rows], following  # noqa: SLF001
 
 
 def set_secret(

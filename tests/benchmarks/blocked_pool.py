@@ -46,7 +46,7 @@ def measure(system: System, report: Report, *, crowd: int = 50_000, rounds: int 
 
 
 def _used(system: System) -> int:
-    pools = system.do(settings_store.list_pools)
+    pools, _ = system.do(settings_store.list_pools)
     return int(next(pool["used"] for pool in pools if pool["name"] == POOL))
 
 

@@ -488,12 +488,12 @@ def test_an_unknown_name_suggests_a_similar_one_and_an_unknown_version_says_whic
 def test_pools_are_set_resized_counted_and_deleted(connection):
     assert set_pool(connection, "gpu", 2, description="cards", actor="cli:ann") == {"name": "gpu", "changed": True}
     set_pool(connection, "gpu", 0, actor="cli:ann")
-    assert list_pools(connection) == [
+    assert list_pools(connection)[0] == [
         {"name": "default", "slots": 128, "description": "Every node that names no pool", "used": 0},
         {"name": "gpu", "slots": 0, "description": "cards", "used": 0},
     ]
     set_pool(connection, "gpu", 3, description="", actor="cli:ann")
-    assert list_pools(connection)[1]["description"] == ""
+    assert list_pools(connection)[0][1]["description"] == ""
     assert delete_pool(connection, "gpu", actor="cli:bob") == {"name": "gpu", "changed": True}
     assert [tuple(row) for row in audited(connection)] == [("cli:ann", "pool.set", "gpu")] * 3 + [
         ("cli:bob", "pool.deleted", "gpu")
@@ -505,9 +505,9 @@ def test_used_slots_are_those_of_claimed_node_runs(connection):
     apply(connection, make_spec(nodes={n: {"type": "noop", "pool": "gpu", "pool_slots": 3} for n in "abc"}))
     create(connection)
     start_waiting(connection)
-    assert list_pools(connection)[1]["used"] == 0
+    assert list_pools(connection)[0][1]["used"] == 0
     connection.execute(text("UPDATE node_run SET state = 'queued', attempt = 1, executor = 'stub' WHERE node_no < 2"))
-    assert list_pools(connection)[1]["used"] == 6
+    assert list_pools(connection)[0][1]["used"] == 6
 
 
 @pytest.mark.parametrize(("name", "slots"), [("1gpu", 1), ("", 1), ("a b", 1), ("gpu", -1), ("gpu", 10**7)])
@@ -531,14 +531,14 @@ def test_a_pool_in_use_and_the_default_one_are_not_deleted(connection):
 def test_a_variable_keeps_any_json_value(connection, stored):
     set_variable(connection, "x", "before", actor="test")
     assert set_variable(connection, "x", stored, actor="test") == {"name": "x", "changed": True}
-    (found,) = list_variables(connection)
+    ((found,), _) = list_variables(connection)
     assert (found["name"], found["value"], type(found["value"])) == ("x", stored, type(stored))
 
 
 def test_variables_are_deleted_and_their_values_are_not_in_the_audit_log(connection):
     set_variable(connection, "token", "s3cret", actor="cli:ann")
     delete_variable(connection, "token", actor="cli:ann")
-    assert list_variables(connection) == []
+    assert list_variables(connection) == ([], None)
     assert "s3cret" not in str(rows(connection, "SELECT * FROM audit_event"))
     with pytest.raises(NotFound):
         delete_variable(connection, "token", actor="test")

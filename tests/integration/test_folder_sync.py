@@ -74,7 +74,7 @@ class Folder:
     def errors(self):
         """File -> message."""
         with self._engine.begin() as connection:
-            return {error["file"]: error["message"] for error in import_errors(connection)}
+            return {error["file"]: error["message"] for error in import_errors(connection)[0]}
 
     def do(self, function, *arguments, **keywords):
         """A function in a transaction."""
@@ -325,7 +325,7 @@ def test_no_default_folder_is_no_error(engine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert FolderSync(engine, Settings(home=tmp_path / "home"), Identity()).sync() == 0
     with engine.begin() as connection:
-        assert import_errors(connection) == []
+        assert import_errors(connection) == ([], None)
         assert value(connection, "SELECT count(*) FROM dag_folder") == 0
 
 

@@ -69,7 +69,7 @@ class TestStore:
 
     def test_lists_tell_names_and_never_values(self, do):
         put(do)
-        (item,) = do(secrets.list_secrets)
+        ((item,), _) = do(secrets.list_secrets)
         assert item.pop("updated_at").endswith("Z")
         assert item == {"name": "TOKEN", "key_id": OLD.id, "updated_by": "test"}
 
@@ -320,7 +320,7 @@ class TestCommands:
     def test_mistakes_are_told_and_nothing_is_stored(self, cli, do, arguments, stdin, code, says):
         error = cli.json(*arguments, stdin=stdin, code=code)["error"]
         assert says in " ".join([error["detail"], error.get("hint", "")])
-        assert (do(secrets.list_secrets), do(secrets.list_connections)) == ([], [])
+        assert (do(secrets.list_secrets), do(secrets.list_connections)) == (([], None), ([], None))
 
     def test_a_short_value_is_warned_of(self, cli):
         cli("secrets", "set", "A", stdin="abc")

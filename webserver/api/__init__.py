@@ -1,5 +1,11 @@
 """The resources of the API: a blueprint each, with its schemas beside it."""
 
+from webserver.api.connections import connections
+from webserver.api.operations import operations
+from webserver.api.pools import pools
+from webserver.api.secrets import secrets
+from webserver.api.triggers import triggers
+from webserver.api.variables import variables
 from webserver.api.workflows import workflows
 
-RESOURCES = (workflows,)
+RESOURCES = (workflows, triggers, pools, variables, secrets, connections, operations)
