@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     secret_key: str = Field(
         "", repr=False, description="Encrypts secrets; KEY,OLDKEY while keys are rotated; empty: HOME/secret_key"
     )
+    object_store_url: str = Field(
+        "", description="Store of large outputs: file:///folder, s3://bucket/prefix (with AWS_*); empty: HOME/objects"
+    )
     dags_folder: Path | None = Field(None, description="Workflow files; default ./dags if it exists, else HOME/dags")
     executor: str = Field("local", description="Executor of nodes and workflows that name none")
     executors: str = Field("local,subprocess", description="Enabled executors, comma separated")
@@ -87,6 +90,13 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql:// (AgentFlow runs on Postgres 16 to 18 only)")
         return url
 
+    @field_validator("object_store_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        if url and not url.startswith(("file:///", "s3://")):
+            raise ValueError("must be file:///folder or s3://bucket/prefix")
+        return url
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -127,6 +137,11 @@ class Settings(BaseSettings):
     def served_queues(self) -> list[str]:
         """Queues whose nodes this scheduler claims."""
         return [name.strip() for name in self.queues.split(",") if name.strip()]
+
+    @property
+    def object_store(self) -> str:
+        """Address of the object store in force."""
+        return self.object_store_url or (self.home.absolute() / "objects").as_uri()
 
     @property
     def bundles_dir(self) -> Path:

