@@ -229,4 +229,3 @@ def _to_disk(path: Path) -> None:
 def _reason(error: Exception) -> str:
     """The first lines of an error of the store: the rest is its debug form."""
     return " ".join(str(error).split("\n\nDebug source:")[0].split())[:500]
-

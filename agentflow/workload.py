@@ -86,6 +86,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """A large output that is in the object store already."""
+
+    ref: str  #: Name of the object.
+    bytes: int
+    preview: str  #: Its first characters.
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The attempt is over; exactly one per submitted workload."""
 
@@ -96,6 +105,7 @@ class Finished:
     finished_at: datetime
     output: str | None = None  #: JSON text, only with SUCCESS.
     error: ErrorInfo | None = None
+    stored: StoredOutput | None = None  #: In place of `output`, set by the scheduler; executors leave it.
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from agentflow.db.queries.books import AttemptWrite, Event, NodeWrite
 from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
-from agentflow.workload import ErrorInfo, Finished, Outcome, Started
+from agentflow.workload import ErrorInfo, Finished, Outcome, Started, StoredOutput
 from scheduler.outcomes import NextStep, decide_outcome
 
 
@@ -132,7 +132,8 @@ def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started
         attempt, event.outcome, error=event.error, run_stopping=run.stopping, now=batch.settlement.now
     )
     error = event.error.as_document() if event.error else None
-    _finish(batch, attempt, step, event.started_at, event.finished_at, event.output, error)
+    output = event.stored or event.output
+    _finish(batch, attempt, step, event.started_at, event.finished_at, output, error)
 
 
 def _is_current(attempt: LockedAttempt) -> bool:
@@ -182,7 +183,7 @@ def _finish(
     step: NextStep,
     started_at: datetime | None,
     finished_at: datetime,
-    output: str | None,
+    output: str | StoredOutput | None,
     error: dict[str, object] | None,
 ) -> None:
     run_id, node_no, map_index, number = attempt.key

@@ -1,4 +1,4 @@
-"""Runs as people handle them: create, show, list, cancel, clear, mark, rerun, note, logs.
+"""Runs as people handle them: create, show, list, cancel, clear, mark, rerun, note, logs, outputs.
 
 Each function runs in the caller's transaction and returns documents in the shapes of DESIGN 8.2.
 """
@@ -9,14 +9,17 @@ from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.delete import delete_run
 from agentflow.runs.logs import read_logs
 from agentflow.runs.mark import mark_node, set_note
+from agentflow.runs.outputs import FoundOutput, find_output, stream_output
 from agentflow.runs.show import list_runs, show_run
 from agentflow.runs.why import why
 
 __all__ = [
+    "FoundOutput",
     "cancel_run",
     "clear_run",
     "create_run",
     "delete_run",
+    "find_output",
     "insert_run",
     "list_runs",
     "mark_node",
@@ -26,5 +29,6 @@ __all__ = [
     "runs_between",
     "set_note",
     "show_run",
+    "stream_output",
     "why",
 ]

@@ -11,11 +11,9 @@ from sqlalchemy import Connection, text
 from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
+from agentflow.db.queries.outputs import INLINE_MAX, PREVIEW
 from agentflow.errors import UsageError
 from agentflow.runs.ids import find_run, no_run
-
-PREVIEW = 1000  #: Characters shown of a large output.
-INLINE_MAX = 64 * 2**10  #: Bytes of an output shown whole.
 
 _COLUMNS = """
 SELECT r.id, w.name AS workflow, v.version, r.state, r.triggered_by, r.params, r.logical_date, r.note, r.created_at,
@@ -28,20 +26,36 @@ _NODES = text("""
 SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
   coalesce(nr.state, CASE r.state WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END) AS state,
   coalesce(nr.attempt, 0) AS attempt, nr.executor, nr.ready_at, nr.queued_at, nr.started_at, nr.finished_at, nr.error,
-  nr.resume_at, coalesce(m.bytes, o.bytes) AS output_bytes,
-  CASE WHEN coalesce(m.bytes, o.bytes) <= :inline THEN coalesce(m.value, o.value) END AS output,
-  left(CAST(CASE WHEN coalesce(m.bytes, o.bytes) > :inline THEN coalesce(m.value, o.value) END AS text), :preview)
-    AS preview, s.sub_runs
+  nr.resume_at, coalesce(b.bytes, o.bytes) AS output_bytes,
+  CASE WHEN coalesce(b.bytes, o.bytes) <= :inline THEN coalesce(m.value, o.value) END AS output,
+  CASE WHEN b.bytes > :inline THEN p.preview
+    WHEN o.bytes > :inline THEN coalesce(o.preview, left(CAST(o.value AS text), :preview)) END AS preview, s.sub_runs
 FROM run r JOIN version_node vn ON vn.version_id = r.version_id
 LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id
 LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id
 LEFT JOIN LATERAL (
-  SELECT CAST('[' || string_agg(CASE WHEN i.state = 'success' THEN coalesce(CAST(io.value AS text), 'null') ELSE 'null' END,
-      ',' ORDER BY i.map_index) || ']' AS json) AS value, sum(coalesce(io.bytes, 4) + 1)::bigint + 1 AS bytes
+  SELECT sum(coalesce(io.bytes, 4) + 1)::bigint + 1 AS bytes
+  FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
+    AND io.map_index = i.map_index AND io.run_id = :id AND i.state = 'success'
+  WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
+) AS b ON vn.mapped AND nr.map_index = -1 AND nr.state = 'success'
+LEFT JOIN LATERAL (
+  SELECT CAST('[' || string_agg(CASE WHEN i.state = 'success' THEN coalesce(CAST(io.value AS text), 'null')
+      ELSE 'null' END, ',' ORDER BY i.map_index) || ']' AS json) AS value
   FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
     AND io.map_index = i.map_index AND io.run_id = :id
   WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
-) AS m ON vn.mapped AND nr.map_index = -1 AND nr.state = 'success'
+) AS m ON b.bytes <= :inline
+LEFT JOIN LATERAL (
+  SELECT left('[' || string_agg(f.text, ',' ORDER BY f.map_index), :preview) AS preview FROM (
+    SELECT i.map_index, CASE WHEN i.state = 'success'
+      THEN coalesce(io.preview, left(CAST(io.value AS text), :preview), 'null') ELSE 'null' END AS text
+    FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
+      AND io.map_index = i.map_index AND io.run_id = :id
+    WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
+    ORDER BY i.map_index LIMIT :preview / 2
+  ) AS f
+) AS p ON b.bytes > :inline
 LEFT JOIN LATERAL (
   SELECT json_agg(json_build_object('seq', c.parent_seq, 'id', c.id, 'state', c.state) ORDER BY c.parent_seq) AS sub_runs
   FROM run c WHERE c.parent_run_id = :id AND c.parent_node_no = vn.node_no AND c.parent_map_index = nr.map_index
@@ -77,11 +91,16 @@ def _run_document(row: Any) -> dict[str, Any]:
     }
 
 
+def _address(row: Any) -> str:
+    name: str = row.node_id
+    return name if row.map_index < 0 else f"{name}[{row.map_index}]"
+
+
 def _node_document(row: Any, run_id: uuid.UUID) -> dict[str, Any]:
     output = row.output
     if row.output_bytes is not None and row.output_bytes > INLINE_MAX:
-        output = {"$ref": f"{run_id}/{row.node_id}", "bytes": row.output_bytes, "preview": row.preview}
-    node = row.node_id if row.map_index < 0 else f"{row.node_id}[{row.map_index}]"
+        output = {"$ref": f"{run_id}/{_address(row)}", "bytes": row.output_bytes, "preview": row.preview}
+    node = _address(row)
     subs = [
         {"address": f"{node}.sub[{sub['seq']}]", "id": sub["id"], "state": sub["state"]} for sub in row.sub_runs or ()
     ]

@@ -66,7 +66,7 @@ def test_the_probe_leaves_nothing_behind(store):
 def test_a_server_that_is_away_is_told_and_may_come_back(s3_server, s3_url):
     store = ObjectStore(s3_url)
     s3_server.stop()
-    with pytest.raises(ObjectStoreUnreachable, match="object store s3://bucket/.* not reachable: cannot store a"):
+    with pytest.raises(ObjectStoreUnreachable, match=r"object store s3://bucket/.* not reachable: cannot store a"):
         store.put("a", b"1")
     with pytest.raises(ObjectStoreUnreachable):
         store.get("a")
@@ -76,13 +76,13 @@ def test_a_server_that_is_away_is_told_and_may_come_back(s3_server, s3_url):
 
 
 def test_a_bucket_that_does_not_exist_is_a_store_that_is_not_reachable(s3_server):
-    with pytest.raises(ObjectStoreUnreachable, match="cannot store a: .*no-such-bucket"):
+    with pytest.raises(ObjectStoreUnreachable, match=r"cannot store a: .*no-such-bucket"):
         ObjectStore("s3://no-such-bucket/x").put("a", b"1")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ObjectStoreUnreachable, match="not reachable: cannot store a: .*file"):
+    with pytest.raises(ObjectStoreUnreachable, match=r"not reachable: cannot store a: .*file"):
         ObjectStore((tmp_path / "file" / "store").as_uri()).put("a", b"1")
 
 

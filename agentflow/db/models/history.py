@@ -186,7 +186,7 @@ class Attempt(Model):
 
 
 class Output(Model):
-    """The JSON a node run returned."""
+    """The JSON a node run returned: here, or in the object store when it is large."""
 
     __tablename__ = "output"
     __table_args__ = (BY_RUN,)
@@ -194,8 +194,10 @@ class Output(Model):
     run_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     node_no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     map_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    value: Mapped[Json]
+    value: Mapped[Json | None]  #: Null when `ref` is set.
     bytes: Mapped[int]
+    ref: Mapped[str | None]  #: Name of the object that holds it.
+    preview: Mapped[str | None]  #: With `ref`: its first characters.
 
 
 class LogChunk(Model):

@@ -89,6 +89,15 @@ class RunEnd(Model):
     at: Mapped[Now]
 
 
+class ObjectTrash(Model):
+    """Objects to be deleted from the store: those of runs and months that are gone."""
+
+    __tablename__ = "object_trash"
+
+    prefix: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Now]
+
+
 class RunWaiter(Model):
     """A deferred node run that waits for the end of another run."""
 

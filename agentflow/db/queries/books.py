@@ -21,6 +21,7 @@ from agentflow.db.queries.locks import LockedRun
 from agentflow.db.statement import Statement
 from agentflow.rules import Counts
 from agentflow.states import AttemptState, NodeRunState
+from agentflow.workload import StoredOutput
 
 NodeKey = tuple[uuid.UUID, int, int]  #: Run, node number, map index.
 _NOTHING = Counts(0)
@@ -48,7 +49,7 @@ class AttemptWrite:
     finished_at: datetime | None  #: Null while it runs.
     failures: int
     losses: int
-    output: str | None = None  #: JSON text.
+    output: str | StoredOutput | None = None  #: JSON text, or where that is.
     error: str | None = None  #: JSON text.
 
 
@@ -72,13 +73,16 @@ WITH k AS MATERIALIZED (
     CAST(:n_s AS int[]), CAST(:n_f AS int[]), CAST(:n_u AS int[]), CAST(:n_k AS int[]),
     CAST(:a_attempts AS int[]), CAST(:a_states AS text[]), CAST(:a_starts AS timestamptz[]),
     CAST(:a_ends AS timestamptz[]), CAST(:a_failures AS int[]), CAST(:a_losses AS int[]),
-    CAST(:a_errors AS text[]), CAST(:a_outputs AS text[]))
+    CAST(:a_errors AS text[]), CAST(:a_outputs AS text[]), CAST(:a_refs AS text[]), CAST(:a_bytes AS int[]),
+    CAST(:a_previews AS text[]))
     AS t(run_id, node_no, map_index, state, finished_at, resume_at, ready_at, s, f, u, k,
-         attempt, a_state, a_started_at, a_finished_at, failures, losses, error, output)
+         attempt, a_state, a_started_at, a_finished_at, failures, losses, error, output, ref, bytes, preview)
 ), o AS (
-  INSERT INTO output (run_id, node_no, map_index, value, bytes)
-  SELECT run_id, node_no, map_index, CAST(output AS json), octet_length(output) FROM k WHERE output IS NOT NULL
-  ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
+  INSERT INTO output (run_id, node_no, map_index, value, bytes, ref, preview)
+  SELECT run_id, node_no, map_index, CAST(output AS json), coalesce(bytes, octet_length(output)), ref, preview
+  FROM k WHERE output IS NOT NULL OR ref IS NOT NULL
+  ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes,
+    ref = excluded.ref, preview = excluded.preview
 ), a AS (
   UPDATE attempt SET state = k.a_state, started_at = coalesce(k.a_started_at, attempt.started_at),
     finished_at = k.a_finished_at, error = CAST(k.error AS json)
@@ -162,6 +166,8 @@ def _node_columns(nodes: list[NodeWrite]) -> dict[str, object]:
 
 
 def _attempt_columns(attempts: list[AttemptWrite | None]) -> dict[str, object]:
+    outputs = [a.output if a else None for a in attempts]
+    stored = [output if isinstance(output, StoredOutput) else None for output in outputs]
     return {
         "a_attempts": ints(a.attempt if a else None for a in attempts),
         "a_states": words(a.state if a else "NULL" for a in attempts),
@@ -170,7 +176,10 @@ def _attempt_columns(attempts: list[AttemptWrite | None]) -> dict[str, object]:
         "a_failures": ints(a.failures if a else None for a in attempts),
         "a_losses": ints(a.losses if a else None for a in attempts),
         "a_errors": [a.error if a else None for a in attempts],
-        "a_outputs": [a.output if a else None for a in attempts],
+        "a_outputs": [output if isinstance(output, str) else None for output in outputs],
+        "a_refs": [one.ref if one else None for one in stored],
+        "a_bytes": ints(one.bytes if one else None for one in stored),
+        "a_previews": [one.preview if one else None for one in stored],
     }
 
 

@@ -103,7 +103,8 @@ RETURNING nr.run_id, nr.version_id, nr.node_no, nr.map_index, nr.state, vn.is_le
 _OUTPUT = text("""
 INSERT INTO output (run_id, node_no, map_index, value, bytes)
 VALUES (:run, :node, :map, CAST(CAST(:value AS text) AS json), octet_length(CAST(:value AS text)))
-ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes
+ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes,
+  ref = NULL, preview = NULL
 """)
 
 
