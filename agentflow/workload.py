@@ -42,6 +42,8 @@ class Workload(BaseModel):
     config: dict[str, Any]  #: Raw: templates not rendered yet.
     context: dict[str, Any] = Field(default_factory=dict)
     """Template names: `params`, `nodes`, `run`, `vars`, and `item` and `index` when mapped."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Outputs that are too large for `context`: by node, the file on this machine that holds the JSON text."""
     secrets: dict[str, str] = Field(default_factory=dict, repr=False)  #: Only those that the config names.
     limits: Limits = Limits()
     bundle: str | None = None  #: Content hash of the code bundle, extracted in `bundles_dir/<hash>`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -17,6 +17,8 @@ from executors.base import Executor
 from scheduler import choose, guarded
 from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
+from scheduler.inputs import InputFiles, Wanted
+from scheduler.preparing import Preparing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Claimed:
     executors: dict[str, str] = field(default_factory=dict)  #: Attempt id -> executor.
     workloads: list[Workload] = field(default_factory=list)
     failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
+    large: dict[str, Wanted] = field(default_factory=dict)  #: By attempt: inputs to be fetched first.
     more: bool = False  #: There may be more to claim.
 
 
@@ -37,31 +40,56 @@ class Claimer:
         settings: Settings,
         identity: Identity,
         executors: Mapping[str, Executor],
+        files: InputFiles,
         *,
         on_declared_dead: Callable[[], None],
+        on_prepared: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._executors = executors
         self._on_declared_dead = on_declared_dead
         self._dispatcher = Dispatcher(settings)
+        self._preparing = Preparing(files, on_prepared)
 
     def claim(self, connection: Connection, oldest: uuid.UUID) -> Claimed:
         """Claim as much as the executors take, and build its workloads; `oldest`: no open run is older."""
         slots = guarded.free_slots(self._executors)
+        if hidden := len(self._preparing):  # the executors do not know of these yet
+            slots = {unit: max(0, count - hidden) for unit, count in slots.items()}
         if not any(slots.values()) or not self._identity.may_claim:
             return Claimed()
         taken, more = self._take(connection, slots, oldest)
         if not taken:
             return Claimed()
-        workloads, failed = self._dispatcher.build(connection, taken)
-        return Claimed({attempt_id(claim.key): claim.executor for claim in taken}, workloads, failed, more)
+        built = self._dispatcher.build(connection, taken)
+        executors = {attempt_id(claim.key): claim.executor for claim in taken}
+        return Claimed(executors, built.workloads, built.failed, built.large, more)
 
     def submit(self, claimed: Claimed) -> list[Finished]:
         """Hand over what was claimed; returns the ends of attempts that no executor took or that could not begin."""
-        failed = list(claimed.failed)
+        given = []
+        for workload in claimed.workloads:
+            executor = claimed.executors[workload.attempt_id]
+            if wanted := claimed.large.get(workload.attempt_id):
+                self._preparing.begin(executor, workload, wanted)
+            else:
+                given.append((executor, workload))
+        return claimed.failed + self._hand_over(given) + self.submit_prepared()
+
+    def submit_prepared(self) -> list[Finished]:
+        """Hand over workloads whose inputs are there now; returns the ends of attempts that could not begin."""
+        ready, ended = self._preparing.take()
+        return ended + self._hand_over(ready)
+
+    def stop_preparing(self, attempt_ids: Collection[str]) -> None:
+        """These attempts need not begin any more."""
+        self._preparing.stop(attempt_ids)
+
+    def _hand_over(self, given: Sequence[tuple[str, Workload]]) -> list[Finished]:
+        failed: list[Finished] = []
         for name, executor in self._executors.items():
-            mine = [workload for workload in claimed.workloads if claimed.executors[workload.attempt_id] == name]
+            mine = [workload for wanted, workload in given if wanted == name]
             if mine:
                 failed.extend(guarded.submit(name, executor, mine))
         return failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries import inputs
 from agentflow.db.queries.gates import items_of
+from agentflow.db.queries.outputs import FoundOutput
 from agentflow.templates import References
 from scheduler.versions import LoadedVersion
 
@@ -35,26 +36,34 @@ class Asking:
     own: dict[str, Any] | None = None  #: `{output, state}` of the node's own round before this one.
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The context of a node, and the outputs that are missing in it because they are large."""
+
+    context: dict[str, Any]
+    large: dict[str, FoundOutput] = field(default_factory=dict)  #: By node.
+
+
 class ContextLoader:
     """Builds contexts in few queries. For one thread."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[uuid.UUID, dict[str, Any]] = OrderedDict()
 
-    def load(self, connection: Connection, asking: Sequence[Asking]) -> list[dict[str, Any] | None]:
+    def load(self, connection: Connection, asking: Sequence[Asking]) -> list[Loaded | None]:
         """A context per asking node, in order; None where its inputs are over INPUT_MAX."""
         runs = self._run_parts(connection, {ask.run_id for ask in asking})
-        upstreams, too_large = self._upstreams(connection, asking)
+        upstreams = self._upstreams(connection, asking)
         variables = self._variables(connection, asking)
         items = self._items(connection, asking)
-        contexts: list[dict[str, Any] | None] = []
+        contexts: list[Loaded | None] = []
         for position, ask in enumerate(asking):
-            if position in too_large:
+            if position in upstreams.too_large:
                 contexts.append(None)
                 continue
             numbers = ask.version.numbers
             nodes = {
-                node: upstreams.get((position, numbers[node]), {"output": None, "state": "pending"})
+                node: upstreams.values.get((position, numbers[node]), {"output": None, "state": "pending"})
                 for node in ask.references.nodes
                 if node in numbers
             }
@@ -66,7 +75,12 @@ class ContextLoader:
             context = {**runs[ask.run_id], "nodes": nodes, "vars": named}
             if ask.map_index != NOT_MAPPED:
                 context |= {"index": ask.map_index, "item": items.get((ask.run_id, ask.node_no, ask.map_index))}
-            contexts.append(context)
+            large = {
+                node: upstreams.large[position, numbers[node]]
+                for node, shown in nodes.items()
+                if shown is not ask.own and (position, numbers[node]) in upstreams.large
+            }
+            contexts.append(Loaded(context, large))
         return contexts
 
     def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
@@ -101,9 +115,7 @@ class ContextLoader:
         }
 
     @staticmethod
-    def _upstreams(
-        connection: Connection, asking: Sequence[Asking]
-    ) -> tuple[dict[tuple[int, int], dict[str, Any]], set[int]]:
+    def _upstreams(connection: Connection, asking: Sequence[Asking]) -> inputs.Upstreams:
         wanted = [
             (position, ask.run_id, ask.version.numbers[node])
             for position, ask in enumerate(asking)
@@ -111,7 +123,7 @@ class ContextLoader:
             if node in ask.version.numbers
         ]
         if not wanted:
-            return {}, set()
+            return inputs.Upstreams()
         mapped = {
             (ask.run_id, ask.version.numbers[node])
             for ask in asking

@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.engine import make_engine, track_backends, transact
 from agentflow.db.migrate import require_current
+from agentflow.objects import open_store
 from agentflow.settings import Settings
+from agentflow.workload import ExecutorEvent, Finished
 from executors import registry
 from executors.base import Executor, ExecutorContext
 from scheduler.duties import Duties, make_partitions
@@ -25,9 +27,11 @@ from scheduler.folder import FolderSync
 from scheduler.gates import Gates
 from scheduler.identity import Heartbeat, Identity, leave, register
 from scheduler.inbox import Inbox
+from scheduler.inputs import InputFiles
 from scheduler.logwriter import LogWriter
 from scheduler.loop import Loop
 from scheduler.notifier import Notifier
+from scheduler.outputs import OutputWriter
 from scheduler.recovery import Recovery
 from scheduler.scratch import Scratch
 from scheduler.service import Service, report_failure
@@ -57,12 +61,15 @@ class Daemon:
         self._url = url
         self._logs = LogWriter(url)
         self.inbox = Inbox(self._logs.put)
+        store = open_store(settings)
+        self._outputs = OutputWriter(store, self.inbox.emit)
+        self._inputs = InputFiles(self.engine, store)
         self._executors: dict[str, Executor] = {}
         self._scratch: Scratch | None = None
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.siblings: dict[str, tuple[int, int]] = {}  # of `run FILE`: the file's other workflows, with versions
-        self.gates = Gates(self.engine, self.identity, self.inbox.wake, self.siblings)
+        self.gates = Gates(self.engine, self.identity, self.inbox.wake, self.siblings, files=self._inputs)
         self.ends = RunEnds(self.engine, self.identity, end_handlers(), self._runs_started)
         self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(
@@ -71,6 +78,7 @@ class Daemon:
             self.identity,
             self._executors,
             self.inbox,
+            self._inputs,
             on_due=self.gates.wake,
             on_runs_changed=self._runs_changed,
             on_dead=self._begin_again,
@@ -111,6 +119,8 @@ class Daemon:
             self._discard()
             raise
         self._logs.start()
+        self._outputs.start(self._scratch.path / "outputs")
+        self._inputs.start(self._scratch.path / "inputs")
         for service in self._services:
             service.start()
         log.info("scheduler_started", extra={"scheduler": str(self.identity.id), "executors": list(self._executors)})
@@ -134,8 +144,14 @@ class Daemon:
                 options=self.settings.executor_options(name),
             )
             executor = registry.load(name, context)
-            executor.start(self.inbox.emit)
+            executor.start(self._emit)
             self._executors[name] = executor
+
+    def _emit(self, event: ExecutorEvent) -> None:
+        """Take an executor's event, from any thread."""
+        if isinstance(event, Finished):
+            self._inputs.release(event.attempt_id)
+        self._outputs.emit(event)
 
     def _discard(self) -> None:
         """End what executors are left, let go of the database, remove the scratch folder."""
@@ -180,6 +196,8 @@ class Daemon:
             self._closing = True
             self._say(state="stopping")
             self._stop_executors(grace)
+        self._outputs.stop()
+        self._inputs.stop()
         for service in reversed(self._services):
             service.stop()
         self._logs.stop()

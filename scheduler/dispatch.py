@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from agentflow.errors import AgentFlowError
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Limits, Outcome, Workload
 from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
+from scheduler.inputs import Wanted
 from scheduler.versions import LoadedVersion, VersionCache
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BUNDLE = text("SELECT data FROM bundle WHERE hash = :hash")
+
+
+@dataclass(slots=True)
+class Built:
+    """What came of some claims."""
+
+    workloads: list[Workload] = field(default_factory=list)
+    failed: list[Finished] = field(default_factory=list)
+    large: dict[str, Wanted] = field(default_factory=dict)  #: By attempt: inputs to be fetched first.
+
+    def add(self, other: Built) -> None:
+        """Take over what came of others."""
+        self.workloads += other.workloads
+        self.failed += other.failed
+        self.large |= other.large
 
 
 class Dispatcher:
@@ -37,7 +54,7 @@ class Dispatcher:
         self._contexts = ContextLoader()
         self._extracted: set[str] = set()
 
-    def build(self, connection: Connection, claims: Sequence[Claim]) -> tuple[list[Workload], list[Finished]]:
+    def build(self, connection: Connection, claims: Sequence[Claim]) -> Built:
         """The workloads of these claims, in order; and the ends of those that cannot even begin.
 
         Raises:
@@ -50,34 +67,40 @@ class Dispatcher:
         except Exception as error:  # one version that cannot be read must not hold up the others
             if len(claims) == 1:
                 log.exception("claim_not_prepared", extra={"version": claims[0].version_id})
-                return [], [_failed(claims[0], type(error).__name__, f"the attempt could not be prepared: {error}")]
-            parts = [self.build(connection, [claim]) for claim in claims]
-            return [work for works, _ in parts for work in works], [end for _, ends in parts for end in ends]
+                end = _failed(claims[0], type(error).__name__, f"the attempt could not be prepared: {error}")
+                return Built(failed=[end])
+            built = Built()
+            for claim in claims:
+                built.add(self.build(connection, [claim]))
+            return built
 
-    def _build(self, connection: Connection, claims: Sequence[Claim]) -> tuple[list[Workload], list[Finished]]:
+    def _build(self, connection: Connection, claims: Sequence[Claim]) -> Built:
         versions = [self._versions.get(connection, claim.version_id) for claim in claims]
         asking = [
             Asking(claim.key[0], version, version.policy(claim.key[1]).references, claim.key[1], claim.key[2])
             for claim, version in zip(claims, versions, strict=True)
         ]
         revealed = self._reveal(connection, asking)
-        workloads: list[Workload] = []
-        failed: list[Finished] = []
+        built = Built()
         contexts = self._contexts.load(connection, asking)
-        for claim, ask, context in zip(claims, asking, contexts, strict=True):
+        for claim, ask, loaded in zip(claims, asking, contexts, strict=True):
             version = ask.version
-            if context is None:
-                failed.append(_failed(claim, "InputTooLarge", TOO_LARGE))
+            if loaded is None:
+                built.failed.append(_failed(claim, "InputTooLarge", TOO_LARGE))
                 continue
             try:
                 if version.bundle_hash is not None:
                     self._extract(connection, version.bundle_hash)
-                workloads.append(self._workload(claim, version, context, _secrets(ask, revealed)))
+                workload = self._workload(claim, version, loaded.context, _secrets(ask, revealed))
             except (AgentFlowError, OSError) as error:
                 hint = f" ({error.hint})" if isinstance(error, AgentFlowError) and error.hint else ""
                 message = f"the attempt could not be prepared: {error}{hint}"
-                failed.append(_failed(claim, type(error).__name__, message))
-        return workloads, failed
+                built.failed.append(_failed(claim, type(error).__name__, message))
+                continue
+            built.workloads.append(workload)
+            if loaded.large:
+                built.large[workload.attempt_id] = loaded.large
+        return built
 
     def _reveal(self, connection: Connection, asking: Sequence[Asking]) -> dict[tuple[int, str], str | AgentFlowError]:
         """The secrets that these nodes name, or why they cannot be had; most nodes name none."""

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow.errors import AgentFlowError
@@ -44,6 +44,7 @@ class EvalRequest:
 
     expression: Any  #: Exactly one `{{ … }}`, a document with templates in it, or a literal, which is its own value.
     context: dict[str, Any]  #: `params`, `nodes`, `run`, `vars`, and `item` and `index` when mapped; never secrets.
+    files: dict[str, str] = field(default_factory=dict)  #: By node: the file of an output that is missing there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ def _frame(request: EvalRequest) -> bytes:
     """A request without the parts of its context that its text does not even spell: outputs may be large."""
     texts = [text for _, text in iter_templates(request.expression)]
     named = {name: value for name, value in request.context.items() if any(name in text for text in texts)}
-    return encode_frame({"expression": request.expression, "context": named})
+    return encode_frame({"expression": request.expression, "context": named, "files": request.files})
 
 
 def _result(answer: dict[str, Any]) -> EvalResult:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from agentflow.db.engine import transact
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.due import continue_cascades
 from agentflow.db.queries.edges import Choice, not_chosen
-from agentflow.db.queries.gates import GateResult, lease_gates, store_gates, store_output
+from agentflow.db.queries.gates import LEASE, DueGate, GateResult, lease_gates, store_gates, store_output
 from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.mapped import expand
 from agentflow.db.queries.settle import FinalNode, Settlement
@@ -28,6 +30,7 @@ from agentflow.db.queries.starts import start_locked
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 from scheduler.evaluator import Evaluator
 from scheduler.identity import Identity
+from scheduler.inputs import InputFiles
 from scheduler.judging import Judge
 from scheduler.rounds import EndedRound, Rounds, finish_round
 from scheduler.service import WorkerThread
@@ -49,6 +52,8 @@ class Gates(WorkerThread):
         identity: Identity,
         on_decided: Callable[[], None],
         siblings: Mapping[str, tuple[int, int]] | None = None,
+        *,
+        files: InputFiles,
     ) -> None:
         """`siblings`: workflows that sub-runs find before published ones, as (workflow id, version id) by name."""
         super().__init__()
@@ -56,8 +61,11 @@ class Gates(WorkerThread):
         self._identity = identity
         self._on_decided = on_decided
         self._evaluator = Evaluator()
-        self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings)
+        self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings, files, self._on_loaded)
         self._rounds = Rounds(self._judge)
+        self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
+        self._left_until = 0.0  # time.monotonic() until which their leases hold
+        self._loaded = threading.Event()
 
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
@@ -67,7 +75,7 @@ class Gates(WorkerThread):
     def work(self) -> float:
         """Decide what is due."""
         while not self.stopping:
-            gates = transact(
+            gates = self._take_left() + transact(
                 self._engine,
                 lambda connection: lease_gates(
                     connection,
@@ -78,8 +86,10 @@ class Gates(WorkerThread):
             )
             if not gates:
                 break
+            leased = time.monotonic()
             decided = self._judge.decide([gate for gate in gates if gate.sub_run is None])
             ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
+            self._keep_left(gates, [*decided, *ended], leased)
             stored: Stored = transact(self._engine, partial(store, results=decided, ended=ended))
             for child in stored.children:  # one at a time: each may be large
                 transact(self._engine, partial(start_locked, ids=[child]))
@@ -88,6 +98,26 @@ class Gates(WorkerThread):
                 settlement = transact(self._engine, _carry_on)
             self._on_decided()
         return POLL
+
+    def _on_loaded(self) -> None:
+        self._loaded.set()
+        self.wake()
+
+    def _take_left(self) -> list[DueGate]:
+        """Gates whose inputs may be here now; those whose lease is over come up by themselves."""
+        if not self._loaded.is_set():
+            return []
+        self._loaded.clear()
+        left, self._left = self._left, []
+        return left if time.monotonic() < self._left_until else []
+
+    def _keep_left(self, gates: Sequence[DueGate], done: Sequence[GateResult | EndedRound], leased: float) -> None:
+        decided = {id(one.gate) for one in done}
+        left = [gate for gate in gates if id(gate) not in decided]
+        if left:
+            until = leased + LEASE.total_seconds() / 2
+            self._left_until = min(self._left_until, until) if self._left else until
+            self._left += left
 
 
 @dataclass(slots=True)

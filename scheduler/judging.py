@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -20,6 +20,8 @@ from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo
 from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
 from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
+from scheduler.inputs import InputFiles, InputNotLoaded
+from scheduler.large_contexts import LargeContexts
 from scheduler.subruns import resolve_child
 from scheduler.versions import LoadedVersion, VersionCache
 
@@ -32,12 +34,20 @@ Question = tuple[Any, Asking]
 class Judge:
     """Decides due nodes. For one thread."""
 
-    def __init__(self, engine: Engine, evaluator: Evaluator, siblings: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        evaluator: Evaluator,
+        siblings: Mapping[str, tuple[int, int]],
+        files: InputFiles,
+        on_loaded: Callable[[], None],
+    ) -> None:
         self.engine = engine
         self._evaluator = evaluator
         self._siblings = siblings
         self._versions = VersionCache()
         self._contexts = ContextLoader()
+        self._files = LargeContexts(files, on_loaded)
 
     def version(self, connection: Connection, version_id: int) -> LoadedVersion:
         """A version from this thread's cache."""
@@ -128,10 +138,21 @@ class Judge:
         answers: list[EvalResult] = [
             EvalResult(error=ErrorInfo(type="InputTooLarge", message=TOO_LARGE)) for _ in questions
         ]
-        places = [place for place, context in enumerate(contexts) if context is not None]
-        requests = [EvalRequest(questions[place][0], contexts[place] or {}) for place in places]
-        for place, answer in zip(places, self._evaluator.evaluate_many(requests), strict=True):
+        requests: dict[int, EvalRequest] = {}
+        for place, ((expression, asking), loaded) in enumerate(zip(questions, contexts, strict=True)):
+            if loaded is None:
+                continue
+            files = self._files.of(asking, loaded)
+            if files is None:
+                answers[place] = EvalResult(done=False)
+            elif isinstance(files, InputNotLoaded):
+                answers[place] = EvalResult(error=ErrorInfo(type="InputNotLoaded", message=files.message))
+            else:
+                requests[place] = EvalRequest(expression, loaded.context, files)
+        for place, answer in zip(requests, self._evaluator.evaluate_many(list(requests.values())), strict=True):
             answers[place] = answer
+            if (read := contexts[place]) is not None:
+                self._files.done(questions[place][1], read)
         return answers
 
 

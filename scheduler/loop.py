@@ -30,6 +30,7 @@ from scheduler.apply import Applied, Loss, apply_events
 from scheduler.claiming import Claimed, Claimer
 from scheduler.identity import Identity
 from scheduler.inbox import HOLD_STARTS, Inbox
+from scheduler.inputs import InputFiles
 from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Loop:
         identity: Identity,
         executors: Mapping[str, Executor],
         inbox: Inbox,
+        files: InputFiles,
         *,
         on_due: Callable[[], None] = lambda: None,
         on_runs_changed: Callable[[], None] = lambda: None,
@@ -64,7 +66,9 @@ class Loop:
         self._on_runs_changed = on_runs_changed
         self._on_dead = on_dead
         self._start_runs = start_runs
-        self._claimer = Claimer(settings, identity, executors, on_declared_dead=inbox.wake)
+        self._claimer = Claimer(
+            settings, identity, executors, files, on_declared_dead=inbox.wake, on_prepared=inbox.wake
+        )
         self._connection: Connection | None = None
         self._starts: dict[str, tuple[float, Started]] = {}
         self._pending: list[Started | Finished] = []
@@ -136,6 +140,8 @@ class Loop:
             self._on_dead()
         connection = self._connected()
         look, self._look = self._look, False
+        for event in self._claimer.submit_prepared():
+            self._inbox.emit(event)
         self._collect()
         if time.monotonic() >= self._next_due:
             look = True
@@ -290,6 +296,7 @@ class Loop:
         return self._oldest < before
 
     def _stop_attempts(self, ids: list[str]) -> None:
+        self._claimer.stop_preparing(ids)
         by_executor: dict[str, list[str]] = {}
         for attempt in ids:
             if attempt in self._live:

@@ -24,6 +24,7 @@ from agentflow import runs
 from agentflow.catalog import apply_spec
 from agentflow.db.engine import make_engine, transact
 from agentflow.db.models.history import PARTITIONED
+from agentflow.objects import ObjectStore
 from agentflow.settings import Settings
 from agentflow.spec import parse_document
 from agentflow.states import TriggeredBy
@@ -36,6 +37,7 @@ from scheduler.ends import RunEnds
 from scheduler.gates import Gates
 from scheduler.identity import Identity, register
 from scheduler.inbox import Inbox
+from scheduler.inputs import InputFiles
 from scheduler.loop import Loop
 from scheduler.starter import Starter
 
@@ -112,9 +114,11 @@ class Kit:
         # As in the daemon: plans for keys, and connections of its own.
         self.own = make_engine(engine.url.render_as_string(hide_password=False), keyed=True)
         self.starter = Starter(self.own, lambda: None)
-        self.gates = Gates(self.own, self.identity, lambda: None)
+        self.files = InputFiles(self.own, ObjectStore((folder / "objects").as_uri()), threads=0)
+        self.files.start(folder / "inputs")
+        self.gates = Gates(self.own, self.identity, lambda: None, files=self.files)
         self.ends = RunEnds(self.own, self.identity, end_handlers(), lambda: None)
-        self.loop = Loop(self.own, self.settings, self.identity, {"stub": self.stub}, self.inbox)
+        self.loop = Loop(self.own, self.settings, self.identity, {"stub": self.stub}, self.inbox, self.files)
         transact(engine, partial(register, identity=self.identity, settings=self.settings))
 
     def _emit(self, event: ExecutorEvent) -> None:

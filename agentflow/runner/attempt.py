@@ -16,7 +16,7 @@ from agentflow.runner.errors import ConfigInvalid, describe
 from agentflow.runner.masking import Masker, mask_output
 from agentflow.runner.output import OutputInvalid, encode
 from agentflow.runner.termination import Terminated
-from agentflow.templates import render
+from agentflow.templates import render, with_inputs
 from agentflow.workload import ErrorInfo, Outcome, Workload
 
 _SMALL: Final = 64 * 1024  # bytes of an output that is checked on the event loop itself
@@ -150,7 +150,10 @@ def _config(node_type: NodeType[Any], workload: Workload) -> NodeConfig:
     Raises:
         ConfigInvalid: It does not fit the node type.
     """
-    context: Mapping[str, Any] = {**workload.context, "secrets": workload.secrets}
+    context: Mapping[str, Any] = {
+        **with_inputs(workload.context, workload.inputs),
+        "secrets": workload.secrets,
+    }
     rendered = render(workload.config, context, literal=_literal_fields(workload.type))
     try:
         config: NodeConfig = node_type.Config.model_validate(rendered)

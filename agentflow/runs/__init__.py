@@ -9,12 +9,11 @@ from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.delete import delete_run
 from agentflow.runs.logs import read_logs
 from agentflow.runs.mark import mark_node, set_note
-from agentflow.runs.outputs import FoundOutput, find_output, stream_output
+from agentflow.runs.outputs import find_output, stream_output
 from agentflow.runs.show import list_runs, show_run
 from agentflow.runs.why import why
 
 __all__ = [
-    "FoundOutput",
     "cancel_run",
     "clear_run",
     "create_run",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, text
 
 from agentflow.db.models.history import NOT_MAPPED
-from agentflow.db.queries.outputs import Part, output_part, output_parts
+from agentflow.db.queries.outputs import FoundOutput, Part, output_part, output_parts
 from agentflow.errors import NotFound, UsageError
 from agentflow.runs.address import resolve_address
 from agentflow.states import NodeRunState
@@ -33,19 +31,8 @@ class Objects(Protocol):
         """The content of an object."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundOutput:
-    """Where an output is."""
-
-    run_id: uuid.UUID
-    node_no: int
-    map_index: int
-    is_list: bool  #: Of a mapped node: the outputs of its indexes.
-    bytes: int
-
-
 _FIND = text("""
-SELECT vn.node_no, vn.mapped, nr.state, o.bytes, m.bytes AS list_bytes
+SELECT vn.node_no, vn.mapped, nr.state, nr.finished_at, o.bytes, o.ref, m.bytes AS list_bytes
 FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
 LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.map_index = :map AND nr.run_id = :run
 LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = :map AND o.run_id = :run
@@ -75,7 +62,7 @@ def find_output(connection: Connection, run_id: str, node: str) -> FoundOutput:
     state = row.state or NodeRunState.PENDING
     if state != NodeRunState.SUCCESS or size is None:
         raise NotFound(f"{node} has no output: it is {state}.", hint=f"`agentflow runs show {run_id}` tells more")
-    return FoundOutput(place.run_id, row.node_no, place.map_index, is_list, size)
+    return FoundOutput(place.run_id, row.node_no, place.map_index, is_list, size, row.finished_at, row.ref)
 
 
 def stream_output(do: Do, objects: Objects, found: FoundOutput) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agentflow.errors import TemplateProblem
 from agentflow.templates.references import CONTEXT_NAMES, References, find_references, find_references_in
-from agentflow.templates.rendering import evaluate, render, truth
+from agentflow.templates.rendering import evaluate, render, truth, with_inputs
 from agentflow.templates.scan import has_template, iter_templates
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "iter_templates",
     "render",
     "truth",
+    "with_inputs",
 ]

@@ -13,13 +13,14 @@ import os
 import resource
 import signal
 import sys
+from functools import lru_cache
 from typing import Any
 
 # All that an expression may need is imported before the limits are set and the first request is timed.
 from agentflow.errors import TemplateError
 from agentflow.templates import compiled  # noqa: F401 - see above
 from agentflow.templates.framing import FrameReader, FrameTooLarge, encode_frame
-from agentflow.templates.rendering import evaluate, render
+from agentflow.templates.rendering import evaluate, read_json, render, with_inputs
 
 _CHUNK = 2**18  # bytes per read
 _OPEN_FILES = 16
@@ -54,9 +55,13 @@ def _serve(requests: int, answers: int, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
+#: Every index of a mapped node may ask about the same output; expressions cannot change it.
+_read = lru_cache(maxsize=1)(read_json)
+
+
 def _answer(request: dict[str, Any]) -> bytes:
     try:
-        expression, context = request["expression"], request["context"]
+        expression, context = request["expression"], with_inputs(request["context"], request["files"], _read)
         evaluated = evaluate if isinstance(expression, str) else render
         return encode_frame({"value": evaluated(expression, context)})
     except MemoryError:

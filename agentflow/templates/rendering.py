@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentflow.errors import TemplateError, TemplateProblem
@@ -53,6 +54,28 @@ def truth(value: Any) -> bool:
         f"the condition gave {kind or type(value).__name__} ({value!r:.60}), not true or false; compare it, as in"
         " `{{ params.count > 0 }}`"
     )
+
+
+def read_json(path: str) -> Any:
+    """The document in a file."""
+    with open(path, "rb") as file:  # noqa: PTH123 - the evaluator's child does without pathlib
+        return json.load(file)
+
+
+def with_inputs(
+    context: dict[str, Any], files: Mapping[str, str], read: Callable[[str], Any] = read_json
+) -> dict[str, Any]:
+    """The context with outputs that were too large for it: by node, the file that holds each as JSON.
+
+    Raises:
+        OSError: A file is gone.
+    """
+    if not files:
+        return context
+    nodes = dict(context["nodes"])
+    for node, path in files.items():
+        nodes[node] = {**nodes[node], "output": read(path)}
+    return {**context, "nodes": nodes}
 
 
 class _Renderer:

@@ -188,7 +188,7 @@ def test_a_busy_child_without_a_parent_is_stopped_by_its_own_clock():
     child = EvaluatorProcess(seconds=0.2, memory=256 * 2**20)
     child.wait_ready(20)
     os.set_blocking(child._requests.fileno(), True)
-    os.write(child._requests.fileno(), encode_frame({"expression": SLOW, "context": {}}))
+    os.write(child._requests.fileno(), encode_frame({"expression": SLOW, "context": {}, "files": {}}))
     assert child._process.wait(20) == -signal.SIGPROF
     child.kill()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -11,7 +12,8 @@ from agentflow.db.models.history import NOT_MAPPED
 
 INLINE_MAX = 64 * 2**10  #: Bytes of an output that is kept in its row, and shown whole.
 PREVIEW = 1000  #: Characters shown of a larger one.
-PAGE = 50  #: Parts of a list that are read at once.
+PAGE = 500  #: Parts of a list that are read at once,
+PAGE_BYTES = 4 * 2**20  #: but no more bytes than that after the first.
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +25,32 @@ class Part:
     ref: str | None  #: Name of the object that holds it instead. With neither it is null.
 
 
+@dataclass(frozen=True, slots=True)
+class FoundOutput:
+    """Where an output is."""
+
+    run_id: uuid.UUID
+    node_no: int
+    map_index: int
+    is_list: bool  #: Of a mapped node: the outputs of its indexes.
+    bytes: int
+    finished_at: datetime | None  #: When its node run ended: a new output has a new time.
+    ref: str | None = None  #: The object that holds it, if it is one.
+
+
 _PART = text("""
 SELECT map_index, CAST(value AS text) AS value, ref FROM output
 WHERE run_id = :run AND node_no = :node AND map_index = :map
 """)
 _PARTS = text("""
-SELECT i.map_index, CASE WHEN i.state = 'success' THEN CAST(o.value AS text) END AS value,
-  CASE WHEN i.state = 'success' THEN o.ref END AS ref
-FROM node_run i LEFT JOIN output o ON o.run_id = i.run_id AND o.node_no = i.node_no AND o.map_index = i.map_index
-  AND o.run_id = :run
-WHERE i.run_id = :run AND i.node_no = :node AND i.map_index > :after
-ORDER BY i.map_index LIMIT :limit
+SELECT p.map_index, CAST(o.value AS text) AS value, o.ref FROM (
+  SELECT i.map_index, i.state, sum(CASE WHEN o.ref IS NULL THEN o.bytes ELSE 0 END) OVER (ORDER BY i.map_index)
+    - coalesce(CASE WHEN o.ref IS NULL THEN o.bytes ELSE 0 END, 0) AS before
+  FROM (SELECT * FROM node_run i WHERE i.run_id = :run AND i.node_no = :node AND i.map_index > :after
+    ORDER BY i.map_index LIMIT :limit) AS i
+  LEFT JOIN output o ON o.run_id = :run AND o.node_no = :node AND o.map_index = i.map_index
+) AS p LEFT JOIN output o ON o.run_id = :run AND o.node_no = :node AND o.map_index = p.map_index AND p.state = 'success'
+WHERE coalesce(p.before, 0) <= :bytes ORDER BY p.map_index
 """)
 
 
@@ -45,5 +62,7 @@ def output_part(connection: Connection, run_id: uuid.UUID, node_no: int, map_ind
 
 def output_parts(connection: Connection, run_id: uuid.UUID, node_no: int, *, after: int = NOT_MAPPED) -> list[Part]:
     """The next outputs of a mapped node's indexes, in order; those that did not succeed have none. Empty at the end."""
-    rows = connection.execute(_PARTS, {"run": run_id, "node": node_no, "after": after, "limit": PAGE})
+    rows = connection.execute(
+        _PARTS, {"run": run_id, "node": node_no, "after": after, "limit": PAGE, "bytes": PAGE_BYTES}
+    )
     return [Part(row.map_index, row.value, row.ref) for row in rows]

@@ -1,0 +1,65 @@
+"""Workloads that wait for large inputs between the claim and the executor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from functools import partial
+
+from agentflow.workload import ErrorInfo, Finished, Outcome, Workload
+from scheduler.inputs import InputFiles, InputNotLoaded, Paths, Wanted
+
+
+class Preparing:
+    """Fetches inputs; the loop's thread begins, stops and takes, the files' threads report."""
+
+    def __init__(self, files: InputFiles, on_prepared: Callable[[], None]) -> None:
+        self._files = files
+        self._on_prepared = on_prepared
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[str, Workload]] = {}  # by attempt: executor, and what it will be given
+        self._ready: list[tuple[str, Workload]] = []
+        self._ended: list[Finished] = []
+
+    def __len__(self) -> int:
+        """How many workloads are out of sight of the executors."""
+        return len(self._waiting) + len(self._ready)
+
+    def begin(self, executor: str, workload: Workload, wanted: Wanted) -> None:
+        """Fetch the inputs of a workload of this executor."""
+        with self._lock:
+            self._waiting[workload.attempt_id] = (executor, workload)
+        self._files.request(workload.attempt_id, wanted, partial(self._then, workload.attempt_id))
+
+    def stop(self, attempt_ids: Collection[str]) -> None:
+        """These attempts need not run any more."""
+        with self._lock:
+            stopped = [self._waiting.pop(attempt)[1] for attempt in attempt_ids if attempt in self._waiting]
+            self._ended += [_ended(workload, Outcome.CANCELLED, None) for workload in stopped]
+        if stopped:
+            self._on_prepared()
+
+    def take(self) -> tuple[list[tuple[str, Workload]], list[Finished]]:
+        """What executors may be given now, and the ends of attempts that cannot begin."""
+        with self._lock:
+            ready, self._ready = self._ready, []
+            ended, self._ended = self._ended, []
+        return ready, ended
+
+    def _then(self, attempt_id: str, result: Paths | InputNotLoaded) -> None:
+        with self._lock:
+            executor, workload = self._waiting.pop(attempt_id, (None, None))
+            if executor is None or workload is None:  # stopped meanwhile
+                self._files.release(attempt_id)
+                return
+            if isinstance(result, InputNotLoaded):
+                error = ErrorInfo(type="InputNotLoaded", message=result.message)
+                self._ended.append(_ended(workload, Outcome.LOST, error))
+            else:
+                self._ready.append((executor, workload.model_copy(update={"inputs": result})))
+        self._on_prepared()
+
+
+def _ended(workload: Workload, outcome: Outcome, error: ErrorInfo | None) -> Finished:
+    return Finished(workload.attempt_id, workload.token, outcome, None, datetime.now(UTC), None, error)
