@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.engine import make_engine, track_backends, transact
 from agentflow.db.migrate import require_current
-from agentflow.objects import open_store
+from agentflow.objects.store import open_store
 from agentflow.settings import Settings
 from agentflow.workload import ExecutorEvent, Finished
 from executors import registry
@@ -37,6 +37,7 @@ from scheduler.scratch import Scratch
 from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
 from scheduler.subruns import TellParent
+from scheduler.sweeper import SWEEP_EVERY, Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,9 @@ class Daemon:
         self._url = url
         self._logs = LogWriter(url)
         self.inbox = Inbox(self._logs.put)
-        store = open_store(settings)
-        self._outputs = OutputWriter(store, self.inbox.emit)
-        self._inputs = InputFiles(self.engine, store)
+        self._store = open_store(settings)
+        self._outputs = OutputWriter(self._store, self.inbox.emit)
+        self._inputs = InputFiles(self.engine, self._store)
         self._executors: dict[str, Executor] = {}
         self._scratch: Scratch | None = None
         self._lives = threading.Lock()  # held while executors are stopped or replaced
@@ -98,6 +99,7 @@ class Daemon:
         duties = Duties(self.engine)
         folder = FolderSync(self.engine, self.settings, self.identity)
         duties.add("folder", folder.sync, self.settings.sync_interval, at_once=True, interrupt=folder.stop)
+        duties.add("objects", Sweeper(self.engine, self._store).sweep, SWEEP_EVERY)
         return duties
 
     def start(self) -> None:

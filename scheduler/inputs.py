@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from agentflow.db.engine import transact
 from agentflow.db.queries.outputs import FoundOutput
 from agentflow.errors import AgentFlowError
-from agentflow.objects import ObjectStoreUnreachable
+from agentflow.objects.store import ObjectStoreUnreachable
 from agentflow.runs.outputs import Objects, stream_output
 from scheduler.service import BACKOFF_FIRST
 

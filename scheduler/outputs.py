@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from agentflow.db.queries.attempts import parse_attempt_id
 from agentflow.db.queries.outputs import INLINE_MAX, PREVIEW
 from agentflow.errors import AgentFlowError
-from agentflow.objects import output_name
+from agentflow.objects.names import output_name
 from agentflow.workload import ErrorInfo, ExecutorEvent, Finished, Outcome, StoredOutput
 from scheduler.service import BACKOFF_FIRST
 

@@ -24,7 +24,7 @@ from agentflow import runs
 from agentflow.catalog import apply_spec
 from agentflow.db.engine import make_engine, transact
 from agentflow.db.models.history import PARTITIONED
-from agentflow.objects import ObjectStore
+from agentflow.objects.store import ObjectStore
 from agentflow.settings import Settings
 from agentflow.spec import parse_document
 from agentflow.states import TriggeredBy

@@ -99,7 +99,7 @@ def check_binaries(settings: Settings) -> Check:
 
 def check_objects(settings: Settings) -> Check:
     """The object store must take, give back and delete an object; several machines need one in common."""
-    from agentflow.objects import open_store
+    from agentflow.objects.store import open_store
 
     store = settings.object_store
     try:

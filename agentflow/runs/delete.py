@@ -12,7 +12,9 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.arrays import uuids
 from agentflow.db.models.history import PARTITIONED
 from agentflow.db.queries.locks import lock_runs
+from agentflow.db.queries.trash import discard_objects
 from agentflow.errors import Conflict
+from agentflow.objects.names import run_prefix
 from agentflow.runs.ids import find_run, no_run
 
 #: The run itself and its sub-runs, in any depth.
@@ -51,5 +53,6 @@ def delete_run(
         raise Conflict(f"{what} has not ended.", hint=f"cancel it first: agentflow runs cancel {run_id}")
     for statement in _DELETE:
         connection.execute(statement, {"ids": uuids(runs)})
+    discard_objects(connection, [run_prefix(run_id) for run_id in runs])
     audit(connection, runs[key].workspace_id, actor, "run.deleted", run_id)
     return {"id": run_id, "changed": True}

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, text
 
+from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.outputs import FoundOutput, Part, output_part, output_parts
 from agentflow.errors import NotFound, UsageError
@@ -46,14 +47,14 @@ WHERE r.id = :run
 """)
 
 
-def find_output(connection: Connection, run_id: str, node: str) -> FoundOutput:
+def find_output(connection: Connection, run_id: str, node: str, *, workspace: str = DEFAULT_WORKSPACE) -> FoundOutput:
     """Where the output of a node run is; `node` is its address.
 
     Raises:
         UsageError: It is not an address, or that of a sub-run.
         NotFound: There is no such run or node, or it has no output.
     """
-    place = resolve_address(connection, run_id, node)
+    place = resolve_address(connection, run_id, node, workspace=workspace)
     if place.node is None:
         raise UsageError(f"{node} is a sub-run, not a node.", hint=f"name one of its nodes: {node}.NODE")
     row = connection.execute(_FIND, {"run": place.run_id, "node": place.node, "map": place.map_index}).one()

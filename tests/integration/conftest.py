@@ -184,7 +184,7 @@ def s3_url(s3_server):
 @pytest.fixture(params=["file", "s3"])
 def store(request, tmp_path):
     """An object store of each kind."""
-    from agentflow.objects import ObjectStore
+    from agentflow.objects.store import ObjectStore
 
     if request.param == "s3":
         return ObjectStore(request.getfixturevalue("s3_url"))

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from agentflow import runs
+from agentflow.cli.main import main
 from agentflow.db.engine import transact
 from agentflow.errors import NotFound, UsageError
-from agentflow.objects import ObjectStore, run_prefix
+from agentflow.objects.names import run_prefix
+from agentflow.objects.store import ObjectStore
 from executors.stub import fail, succeed
+from scheduler.sweeper import Sweeper
 from tests.site_kit import Site, python
 
 LARGE = {"rows": [{"z": number, "a": "ü" * 20} for number in range(3000)], "count": 3000, "big": 2**70}  # 200 KB
@@ -314,3 +317,49 @@ def test_a_failed_attempt_stores_nothing(kit):
     kit.stub.script("a", fail())
     run = kit.run()
     assert kit.rows("SELECT 1 FROM output WHERE run_id = :run", run=uuid.UUID(run)) == []
+
+
+def test_the_objects_of_a_deleted_run_go_once_the_store_is_there(kit, store, s3_server):
+    def names():
+        return sorted(name for batch in store.names("runs") for name in batch)
+
+    kit.apply({"a": {}})
+    run, other = kit.run(), kit.run()
+    for each in (run, other):
+        store.put(f"{run_prefix(uuid.UUID(each))}/0.-1.1.json", b"1")
+        store.put(f"{run_prefix(uuid.UUID(each))}/0.-1.2.json", b"an orphan")
+    kit.call(runs.delete_run, run, actor="test")
+    sweeper = Sweeper(kit.engine, store)
+    if store.address.startswith("s3://"):
+        s3_server.stop()
+        assert sweeper.sweep() == 0
+        s3_server.start()
+    assert len(names()) == 4
+    assert (sweeper.sweep(), sweeper.sweep()) == (2, 0)
+    assert all(other in name for name in names())
+    assert len(names()) == 2
+
+
+def test_a_whole_output_is_printed(database_url, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AGENTFLOW_DATABASE_URL", database_url)
+    monkeypatch.setenv("AGENTFLOW_HOME", str(tmp_path))
+    site = Site(database_url, tmp_path)
+    try:
+        code = "def main(n):\n    return {'b': n, 'a': 'ü' * 100_000}\n"
+        many = python(code, for_each=[1, 2], config={"args": {"n": "{{ item }}"}})
+        run = site.trigger({"name": "printed", "nodes": {"many": many, "none": {"type": "noop"}}})
+        site.end(run)
+    finally:
+        site.close()
+    expected = [{"b": 1, "a": "ü" * 100_000}, {"b": 2, "a": "ü" * 100_000}]
+
+    def said(*arguments):
+        code = main(["output", run, *arguments])
+        return code, capsys.readouterr().out
+
+    assert said("many") == (0, json.dumps(expected, separators=(",", ":"), ensure_ascii=False) + "\n")
+    assert json.loads(said("many[1]")[1]) == json.loads(said("many", "--map-index", "1", "--json")[1]) == expected[1]
+    assert said("none") == (0, "null\n")
+    code, out = said("many", "--map-index", "7", "--json")
+    assert (code, json.loads(out)["error"]["type"]) == (1, "not-found")
+    assert said("many[0]", "--map-index", "0")[0] == 2

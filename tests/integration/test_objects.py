@@ -10,15 +10,8 @@ import pytest
 from agentflow.cli.checks import check_objects
 from agentflow.errors import SettingsError
 from agentflow.ids import uuid7
-from agentflow.objects import (
-    ObjectMissing,
-    ObjectStore,
-    ObjectStoreUnreachable,
-    month_of,
-    open_store,
-    output_name,
-    run_prefix,
-)
+from agentflow.objects.names import month_of, output_name, run_prefix
+from agentflow.objects.store import ObjectMissing, ObjectStore, ObjectStoreUnreachable, open_store
 from agentflow.settings import Settings, load_settings
 
 LARGE = bytes(range(256)) * 2**16  # 16 MiB

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.objects import ObjectStoreUnreachable
+from agentflow.objects.store import ObjectStoreUnreachable
 from agentflow.runner.output import encode
 from agentflow.workload import Finished, Outcome, Started
 from scheduler.outputs import INLINE_MAX, OutputWriter, is_large

@@ -1,12 +1,4 @@
-"""The object store: outputs that are too large for a row, and archives of dropped months. Files or S3, over obstore.
-
-Names say whose an object is, so that what belongs to a run or a month can be removed by prefix:
-
-    runs/2026_11/<run id>/<node number>.<map index>.<attempt>.json
-    archive/2026_11/<table>.<number>.jsonl.gz
-
-An attempt writes its own name only: a late result of a lost attempt never overwrites an accepted one.
-"""
+"""Files or S3, over obstore."""
 
 from __future__ import annotations
 
@@ -25,13 +17,10 @@ from obstore import exceptions
 from obstore.store import LocalStore, S3Store
 
 from agentflow.errors import AgentFlowError, SettingsError
-from agentflow.ids import uuid7_time
 
 if TYPE_CHECKING:
     from agentflow.settings import Settings
 
-RUNS: Final = "runs"
-ARCHIVE: Final = "archive"
 _PROBES: Final = "probes"
 _CONNECT: Final = timedelta(seconds=5)
 _REQUEST: Final = timedelta(seconds=60)
@@ -50,21 +39,6 @@ class ObjectMissing(AgentFlowError):
     """An object is not in the store."""
 
     word = "object-missing"
-
-
-def month_of(run_id: uuid.UUID) -> str:
-    """`2026_11`: the month of a run, as its partitions are called."""
-    return f"{uuid7_time(run_id):%Y_%m}"
-
-
-def run_prefix(run_id: uuid.UUID) -> str:
-    """Where all objects of a run are."""
-    return f"{RUNS}/{month_of(run_id)}/{run_id}"
-
-
-def output_name(run_id: uuid.UUID, node_no: int, map_index: int, attempt: int) -> str:
-    """The name of an attempt's output."""
-    return f"{run_prefix(run_id)}/{node_no}.{map_index}.{attempt}.json"
 
 
 class ObjectStore:
