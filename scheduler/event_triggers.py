@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import ints, uuids
-from agentflow.db.notify import notify_ready
+from agentflow.db.notify import notify_live, notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.durations import parse_duration
 from agentflow.errors import AgentFlowError
@@ -149,6 +149,7 @@ class EventTriggers:
                 chain_depth=depth,
             )
             notify_ready(connection)
+            notify_live(connection, row.workspace_id, {started: 0})
         connection.execute(_FIRE, {"trigger": row.id, "at": run.finished_at, "run": started, "outcome": outcome})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from agentflow.db.arrays import ints
 from agentflow.db.engine import transact
-from agentflow.db.notify import notify_ready
+from agentflow.db.notify import notify_live, notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import AgentFlowError
 from agentflow.runs.create import insert_run
@@ -62,10 +63,12 @@ class _Batch:
     queued: dict[int, int] = field(default_factory=dict)  #: Runs made, by workflow.
     progressed: bool = False
     passed: set[int] = field(default_factory=set)  #: Triggers that stay due.
+    made: dict[int, dict[uuid.UUID, int]] = field(default_factory=dict)  #: Positions of new runs, by workspace.
 
-    def created(self, workflow: int) -> None:
+    def created(self, workspace: int, workflow: int, run: uuid.UUID) -> None:
         self.runs += 1
         self.queued[workflow] = self.queued.get(workflow, 0) + 1
+        self.made.setdefault(workspace, {})[run] = 0
 
 
 class Fires(WorkerThread):
@@ -113,6 +116,8 @@ class Fires(WorkerThread):
                 batch.passed.add(row.id)
         if batch.progressed:
             notify_ready(connection)
+        for workspace, runs in batch.made.items():
+            notify_live(connection, workspace, runs)
         return batch
 
     def _without_unusable(self) -> dict[str, Any]:
@@ -130,18 +135,21 @@ class Fires(WorkerThread):
             self._unusable[row.id] = row.version_id
             return False
         for date in plan.fires:
-            if self._start(connection, row, date, params, now):
-                batch.created(row.workflow_id)
+            made = self._start(connection, row, date, params, now)
+            if made is not None:
+                batch.created(row.workspace_id, row.workflow_id, made)
         if plan.skipped is not None:
             connection.execute(_FIRE, {"trigger": row.id, "date": plan.skipped, "run": None, "outcome": "skipped"})
             log.warning("fire_skipped", extra={"workflow": row.name, "logical_date": plan.skipped.isoformat()})
         connection.execute(_ADVANCE, {"id": row.id, "next": plan.next_fire_at})
         return _progressed(plan, row.next_fire_at)
 
-    def _start(self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime) -> bool:
+    def _start(
+        self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime
+    ) -> uuid.UUID | None:
         fired = connection.execute(_FIRE, {"trigger": row.id, "date": date, "run": None, "outcome": "run"})
         if fired.rowcount == 0:
-            return False  # it fired before: the clock jumped back, or the trigger was applied again
+            return None  # it fired before: the clock jumped back, or the trigger was applied again
         run_id = insert_run(
             connection,
             workspace=row.workspace_id,
@@ -158,7 +166,7 @@ class Fires(WorkerThread):
             text("UPDATE fire SET run_id = :run WHERE trigger_id = :trigger AND logical_date = :date"),
             {"run": run_id, "trigger": row.id, "date": date},
         )
-        return True
+        return run_id
 
 
 def _trigger_row(row: Any) -> TriggerRow:

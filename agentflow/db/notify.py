@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 READY = "agentflow_ready"  #: Empty payload: something may be startable, cancelled or changed.
 LIVE = "agentflow_live"  #: `{"ws": id, "runs": {run id: last seq}}`, or `{"ws": id, "runs": "many"}`.
+GONE = -1  #: As a run's last seq: it was deleted.
 MANY = 50  #: More runs than this in one batch are announced as "many".
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -18,6 +19,11 @@ _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 def notify_ready(connection: Connection) -> None:
     """Wake the schedulers when this transaction commits."""
     connection.execute(_NOTIFY, {"channel": READY, "payload": ""})
+
+
+def notify_live(connection: Connection, workspace_id: int, last_seq: Mapping[uuid.UUID, int]) -> None:
+    """Tell who watches, when this transaction commits: of runs that were created, and what no settlement tells."""
+    connection.execute(_NOTIFY, {"channel": LIVE, "payload": live_payload(workspace_id, last_seq)})
 
 
 def live_payload(workspace_id: int, last_seq: Mapping[uuid.UUID, int]) -> str:

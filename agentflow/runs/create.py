@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog import audit, find_workflow
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
-from agentflow.db.notify import notify_ready
+from agentflow.db.notify import notify_live, notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import Conflict, NotFound
 from agentflow.ids import uuid7
@@ -144,6 +144,7 @@ def _create(
             )
     audit(connection, workspace_id, actor, "run.created", str(run_id), workflow=name)
     notify_ready(connection)
+    notify_live(connection, workspace_id, {run_id: 0})
     return show_run_row(connection, run_id)
 
 

@@ -11,6 +11,7 @@ from agentflow.catalog.audit import audit
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.arrays import uuids
 from agentflow.db.models.history import PARTITIONED
+from agentflow.db.notify import GONE, notify_live
 from agentflow.db.queries.locks import lock_runs
 from agentflow.db.queries.trash import discard_objects
 from agentflow.errors import Conflict
@@ -55,4 +56,5 @@ def delete_run(
         connection.execute(statement, {"ids": uuids(runs)})
     discard_objects(connection, [run_prefix(run_id) for run_id in runs])
     audit(connection, runs[key].workspace_id, actor, "run.deleted", run_id)
+    notify_live(connection, runs[key].workspace_id, dict.fromkeys(runs, GONE))
     return {"id": run_id, "changed": True}
