@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +80,28 @@ class Settings(BaseSettings):
     health_host: str = Field("127.0.0.1", description="Address of the scheduler's health endpoint")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the scheduler's health endpoint; 0: none")
     http_body_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a request's body that the web server reads")
+    web_host: str = Field("127.0.0.1", description="Address the webserver listens on; 0.0.0.0: all")
+    web_port: int = Field(8080, ge=0, le=65535, description="Port of the webserver")
+    web_workers: int = Field(1, ge=1, le=64, description="Processes of the webserver")
+    base_url: str = Field("", description="Address of AgentFlow in the browser, if a proxy changes it: https://…")
+    cors_origins: str = Field(
+        "", description="Other origins whose pages may call the API and the live feed, comma separated; empty: none"
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, le=8, description="Proxies in front of the webserver whose X-Forwarded-* headers are believed"
+    )
+    redis_url: str = Field("", repr=False, description="Redis for rate limits over several web processes; optional")
     log_format: Literal["console", "json"] = Field("console", description="Shape of AgentFlow's own log")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of AgentFlow's own log")
     sync_interval: float = Field(5.0, ge=0.2, description="Seconds between looks at the DAG folder")
+
+    @field_validator("base_url", "cors_origins")
+    @classmethod
+    def _origins_only(cls, value: str) -> str:
+        for origin in filter(None, (part.strip() for part in value.split(","))):
+            if not re.fullmatch(r"https?://[^/?#@\s]+/?", origin):
+                raise ValueError(f"{origin!r} must look like https://host or http://host:port, without a path")
+        return value
 
     @field_validator("database_url", "listen_database_url")
     @classmethod
@@ -118,9 +138,14 @@ class Settings(BaseSettings):
         return here.resolve() if here.is_dir() else self.home / "dags"
 
     @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Origins of pages that may call us, besides the pages that we serve ourselves."""
+        return frozenset(_split(self.cors_origins)) | frozenset(_split(self.base_url))
+
+    @property
     def enabled_executors(self) -> list[str]:
         """Names of the executors to start, the default one included."""
-        names = [name.strip() for name in self.executors.split(",") if name.strip()]
+        names = _split(self.executors)
         return names if self.executor in names else [self.executor, *names]
 
     def executor_options(self, name: str) -> dict[str, Any]:
@@ -136,7 +161,7 @@ class Settings(BaseSettings):
     @property
     def served_queues(self) -> list[str]:
         """Queues whose nodes this scheduler claims."""
-        return [name.strip() for name in self.queues.split(",") if name.strip()]
+        return _split(self.queues)
 
     @property
     def object_store(self) -> str:
@@ -163,6 +188,10 @@ class Settings(BaseSettings):
     def hostname(self) -> str:
         """Name of this machine, for the scheduler's row."""
         return socket.gethostname()
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
 
 
 def load_settings(**overrides: object) -> Settings:

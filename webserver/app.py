@@ -15,6 +15,11 @@ from webserver.access import Authenticate, init_access, require_marks
 from webserver.api import RESOURCES
 from webserver.docs import docs
 from webserver.encoding import init_encoding
+from webserver.headers import init_headers
+from webserver.live.sockets import init_live
+from webserver.ops import health
+from webserver.ops.metrics import init_metrics
+from webserver.ops.requests import init_request_ids
 from webserver.problems import ProblemDocument, init_problems
 from webserver.state import EXTENSION, make_state
 
@@ -48,12 +53,17 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = nob
     app.config["MAX_CONTENT_LENGTH"] = settings.http_body_max
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    app.extensions[EXTENSION] = make_state(settings, url)
+    app.extensions[EXTENSION] = web = make_state(settings, url)
+    init_request_ids(app)
+    init_metrics(app)
     init_problems(app)
+    init_headers(app, settings)
     init_access(app, authenticate)
     init_encoding(app)
     for resource in RESOURCES:
         app.register_api(resource)
     app.register_blueprint(docs)
+    app.register_blueprint(health.blueprint)
+    init_live(app, web, authenticate)
     require_marks(app)
     return app
