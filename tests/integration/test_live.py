@@ -1,0 +1,366 @@
+"""The live feed over real sockets: a gunicorn with gevent workers, Socket.IO clients, and what goes wrong between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import uuid
+import zlib
+
+import psycopg
+import pytest
+import socketio
+import websocket
+
+from agentflow.db import migrate
+from agentflow.db.engine import make_engine
+from agentflow.postgres import EmbeddedPostgres, libpq_url
+from agentflow.postgres.config import UNSAFE_FAST
+from executors.stub import fail
+from tests.engine_kit import Kit
+from tests.live_kit import PATIENCE, Server, Watcher, until
+
+#: The client library leaves sockets of failed connections to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+PROBLEM = "urn:agentflow:problem:"
+
+
+def url_of(engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def server(shared_engine, tmp_path_factory):
+    """One server for the tests that do not harm it."""
+    server = Server(url_of(shared_engine), tmp_path_factory.mktemp("server"))
+    server.ready()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def watch():
+    """Connects clients, and closes them."""
+    made: list[Watcher] = []
+
+    def watch(server: Server, **options) -> Watcher:
+        made.append(Watcher(server, **options))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def start(shared_engine, tmp_path):
+    """Starts servers, and ends them."""
+    made: list[Server] = []
+
+    def start(**options) -> Server:
+        made.append(Server(options.pop("url", None) or url_of(shared_engine), tmp_path, **options))
+        made[-1].ready()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def flow(kit: Kit, width: int = 6) -> None:
+    """A workflow with something of everything."""
+    middle = {f"n{i}": {"needs": ["root"], "retries": 1} for i in range(width)}
+    kit.apply({"root": {}, **middle, "mapped": {"for_each": "{{ [1, 2] }}"}, "end": {"needs": list(middle)}})
+
+
+def truth(kit: Kit, run: str) -> dict[tuple[str, int | None], str]:
+    return {(node["node"], node["map_index"]): node["state"] for node in kit.show(run)["nodes"]}
+
+
+def agrees(kit: Kit, run: str, *watchers: Watcher) -> bool:
+    """Whether they show what is true, as of the newest position."""
+    seq = kit.row("SELECT event_seq FROM run WHERE id = :run", run=uuid.UUID(run)).event_seq
+    return all(each.seq.get(run) == seq and each.nodes[run] == truth(kit, run) for each in watchers)
+
+
+def refused(server: Server, **options) -> dict:
+    """What a connection is refused with."""
+    said: list[dict] = []
+    client = socketio.Client(reconnection=False)
+    client.on("connect_error", said.append)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        client.connect(server.address, transports=["websocket"], wait_timeout=20, **options)
+    client.shutdown()
+    return said[0]["data"]
+
+
+class TestStates:
+    def test_two_clients_end_with_the_same_states_and_neither_ever_goes_back(self, kit, server, watch) -> None:
+        flow(kit)
+        run = kit.create()
+        early = watch(server)
+        early.join(f"run:{run}")
+        kit.stub.script("n1", *[fail()] * 3)
+        for _ in range(4):
+            kit.starter.work()
+            kit.tick()
+        late = watch(server)
+        late.join(f"run:{run}")
+        kit.finish(run)
+        kit.clear(run, "n1", downstream=True)
+        kit.mark(run, "n2", "failed")
+        kit.finish(run)
+        until(lambda: agrees(kit, run, early, late), "agreement")
+        assert early.nodes[run] == late.nodes[run]
+        assert early.older == late.older == []
+
+    def test_who_left_for_a_while_asks_from_its_position(self, kit, server, watch) -> None:
+        flow(kit)
+        run = kit.create()
+        watcher = watch(server)
+        watcher.join(f"run:{run}")
+        until(lambda: run in watcher.seq, "the first message")
+        watcher.sio.disconnect()
+        kit.finish(run)
+        watcher.sio.connect(server.address, auth={"token": "viewer ada"}, transports=["websocket"])
+        until(lambda: agrees(kit, run, watcher), "what was missed")
+        assert watcher.older == []
+        first, second = (message for kind, message in watcher.messages if kind == "run")
+        assert second["from"] == first["seq"]
+
+    def test_lists_follow_and_come_back(self, kit, server, watch) -> None:
+        flow(kit)
+        watcher = watch(server)
+        assert watcher.join("workspace")["ok"]
+        assert watcher.join("workflow:flow")["ok"]
+        one = kit.create()
+        until(lambda: one in watcher.lists, "a new run")
+        watcher.sio.disconnect()
+        two = kit.create()
+        kit.finish(one)
+        watcher.sio.connect(server.address, auth={"token": "viewer ada"}, transports=["websocket"])
+        until(lambda: watcher.lists.get(one, {}).get("state") == "success", "the end of the run it knew")
+        until(lambda: watcher.lists.get(two, {}).get("state") == "success", "the run that was new")
+        rooms = {message.get("room") for _, message in watcher.messages}
+        assert {"workspace", "workflow:flow"} <= rooms
+
+    def test_logs_arrive(self, kit, server, watch) -> None:
+        kit.apply({"a": {}})
+        run = kit.run()
+        watcher = watch(server)
+        assert watcher.join(f"logs:{run}/a/1", after=0)["ok"]
+        kit.sql(
+            "INSERT INTO log_chunk (run_id, node_no, map_index, attempt, chunk_no, first_seq, lines, truncated_bytes, data)"
+            " VALUES (:run, 0, -1, 1, 0, 1, 1, 0, :data)",
+            run=uuid.UUID(run),
+            data=_packed([1, 0.5, "stdout", "info", "<script>"]),
+        )
+        until(lambda: watcher.ended, "the end of the log")
+        assert [line["text"] for line in watcher.lines] == ["<script>"]
+
+
+class TestRights:
+    def test_nobody_and_no_member_are_refused_with_a_reason(self, server) -> None:
+        assert refused(server)["type"] == PROBLEM + "unauthenticated"
+        assert refused(server, auth={"token": "emperor ada"}, headers={"Cookie": "x=y"})["status"] == 401
+        assert refused(server, auth={"token": "none ada"})["status"] == 403
+        assert refused(server, auth={"token": "viewer ada\r\nX: y"})["status"] == 401
+        assert refused(server, auth=["token"])["status"] == 401
+
+    @pytest.mark.parametrize(
+        ("origin", "allowed"),
+        [(None, True), ("own", True), ("https://evil.example", False), ("null", False)],
+    )
+    def test_pages_of_other_sites_are_refused(self, server, origin, allowed) -> None:
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        headers |= {"Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        if origin is not None:
+            headers["Origin"] = server.address if origin == "own" else origin
+        status, _, _ = server.get("/socket.io/?EIO=4&transport=websocket", **headers)
+        assert status == (101 if allowed else 400)
+
+    def test_polling_is_not_offered(self, server) -> None:
+        assert server.get("/socket.io/?EIO=4&transport=polling")[0] == 400
+
+    def test_rooms_of_another_workspace_do_not_exist(self, kit, server, watch) -> None:
+        kit.apply({"a": {}})
+        run = kit.run()
+        stranger = watch(server, auth={"workspace": "other"})
+        rooms = [f"run:{run}", f"logs:{run}/a/1", "workflow:flow", f"run:{uuid.uuid4()}", "run:x"]
+        answers = [stranger.join(room) for room in rooms]
+        assert [(answer["ok"], answer["error"]["status"]) for answer in answers] == [(False, 404)] * len(rooms)
+
+    @pytest.mark.parametrize(
+        ("message", "status"),
+        [
+            (None, 422),
+            ("run:x", 422),
+            ({}, 422),
+            ({"room": "nowhere"}, 422),
+            ({"room": "workspace", "more": 1}, 422),
+            ({"room": "workspace", "after": -1}, 422),
+            ({"room": "workspace", "after": "1"}, 422),
+            ({"room": "workspace", "known": {"x": 1}}, 422),
+            ({"room": "workspace", "known": {str(i): 1 for i in range(501)}}, 422),
+            ({"room": "workflow:' OR 1=1 --"}, 404),
+            ({"room": "logs:../../x/1"}, 422),
+        ],
+    )
+    def test_what_cannot_be_read_is_answered_with_a_problem(self, server, watch, message, status) -> None:
+        answer = watch(server).sio.call("join", message, timeout=20)
+        assert (answer["ok"], answer["error"]["status"]) == (False, status)
+        assert answer["error"]["type"].startswith(PROBLEM)
+
+    def test_a_message_that_is_too_large_ends_the_socket(self, server, watch) -> None:
+        watcher = watch(server)
+        gone = threading.Event()
+        watcher.sio.on("disconnect", gone.set)
+        watcher.sio.emit("join", {"room": "x" * 100_000})
+        assert gone.wait(PATIENCE)
+
+    def test_a_socket_that_never_says_who_it_is_is_closed(self, server) -> None:
+        url = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
+        connection = websocket.create_connection(url, timeout=30)
+        assert connection.recv().startswith("0{")
+        with contextlib.suppress(websocket.WebSocketException):
+            assert connection.recv() in {"1", ""}  # engine.io's word for the end, or the end itself
+        connection.close()
+
+    def test_rooms_are_counted(self, kit, server, watch) -> None:
+        kit.apply({"a": {}})
+        run = kit.run()
+        watcher = watch(server)
+        rooms = [f"logs:{run}/a/{number}" for number in range(1, 102)]
+        answers = [watcher.sio.call("join", {"room": room}, timeout=20) for room in rooms]
+        assert [answer["ok"] for answer in answers] == [True] * 100 + [False]
+        assert answers[-1]["error"]["status"] == 429
+        assert watcher.sio.call("leave", {"room": rooms[0]}, timeout=20)["ok"]
+        assert watcher.sio.call("join", {"room": rooms[-1]}, timeout=20)["ok"]
+
+    def test_a_revoked_session_ends_its_sockets_and_no_others(self, kit, server, watch) -> None:
+        kit.apply({"a": {}})
+        run = kit.create()
+        mallory, ada = watch(server, name="mallory"), watch(server)
+        for each in (mallory, ada):
+            each.join(f"run:{run}")
+        server.revoked.write_text("mallory\n")
+        until(lambda: mallory.closed, "the end of the socket")
+        assert mallory.closed[0]["type"] == PROBLEM + "unauthenticated"
+        until(lambda: not mallory.sio.connected, "the disconnect")
+        kit.finish(run)
+        until(lambda: ada.sees(run) == "success", "the end of the run")
+        assert mallory.sees(run) == "queued"
+
+
+class TestFailures:
+    def test_without_its_listening_connection_nothing_is_missed(self, kit, server, watch) -> None:
+        flow(kit)
+        run = kit.create()
+        watcher = watch(server)
+        watcher.join(f"run:{run}")
+        until(lambda: run in watcher.seq, "the first message")
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentflow-live'"
+        before = len(server.lines("listen_lost"))
+        assert kit.rows(ended + " AND datname = current_database()")
+        kit.finish(run)
+        until(lambda: agrees(kit, run, watcher), "agreement")
+        until(lambda: len(server.lines("listen_lost")) > before, "the loss being noticed")
+        assert watcher.older == []
+
+    def test_a_killed_worker_is_replaced_and_clients_miss_nothing(self, kit, start, watch) -> None:
+        flow(kit)
+        server = start()
+        run = kit.create()
+        watchers = [watch(server) for _ in range(3)]
+        for each in watchers:
+            each.join(f"run:{run}")
+        until(lambda: all(run in each.seq for each in watchers), "the first messages")
+        (worker,) = server.workers()
+        worker.kill()
+        kit.finish(run)
+        until(lambda: agrees(kit, run, *watchers), "agreement")
+        assert [each.older for each in watchers] == [[], [], []]
+        assert all(each.resumed for each in watchers)
+
+    def test_two_workers_and_two_replicas_need_nothing_but_the_database(self, kit, start, watch) -> None:
+        flow(kit)
+        one, other = start(workers=2), start(workers=2)
+        run = kit.create()
+        watchers = [watch(server) for server in (one, other) for _ in range(6)]
+        for each in watchers:
+            assert each.join(f"run:{run}")["ok"]
+        kit.finish(run)
+        until(lambda: agrees(kit, run, *watchers), "agreement")
+        assert [each.older for each in watchers] == [[]] * len(watchers)
+        text = one.get("/metrics")[2].decode()  # of both workers together, whoever answers
+        assert "agentflow_web_sockets 6.0" in text
+
+    def test_shutdown_does_not_wait_for_sockets(self, kit, start, watch) -> None:
+        server = start()
+        watchers = [watch(server) for _ in range(50)]
+        for each in watchers:
+            each.sio.eio.reconnection = False
+        connection = websocket.create_connection(
+            f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket", timeout=10
+        )  # and one that says nothing
+        seconds = server.stop()
+        assert server.process.returncode == 0
+        assert seconds < 8  # 3 on a quiet machine: tests/benchmarks
+        assert not server.lines("live_client_too_slow")
+        with contextlib.suppress(OSError, websocket.WebSocketException):
+            connection.close()
+
+    def test_a_restart_of_postgres_is_survived(self, open_home, start, watch) -> None:
+        postgres = EmbeddedPostgres(open_home, settings=UNSAFE_FAST)
+        postgres.attach()
+        try:
+            migrate.upgrade(postgres.url)
+            engine = make_engine(postgres.url)
+            kit = Kit(engine, open_home)
+            flow(kit)
+            run = kit.create()
+            server = start(url=postgres.url)
+            watcher = watch(server)
+            watcher.join(f"run:{run}")
+            watcher.join("workspace")
+            until(lambda: run in watcher.seq, "the first message")
+            _restart(postgres)
+            engine.dispose()
+            kit.close()
+            kit = Kit(engine, open_home)
+            kit.finish(run)
+            until(lambda: agrees(kit, run, watcher), "agreement", 30)
+            until(lambda: watcher.lists.get(run, {}).get("state") == "success", "the list")
+            assert watcher.older == []
+            assert watcher.resumed == 0  # the socket lived on
+            kit.close()
+            engine.dispose()
+        finally:
+            postgres.detach()
+
+
+def _restart(postgres: EmbeddedPostgres) -> None:
+    """Kill the server, start it again, and wait until it answers."""
+    pid = int((postgres.home / "postgres/data/postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGQUIT)
+    until(lambda: not _answers(postgres.url), "the end of the server")
+    postgres.ensure_running()
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(libpq_url(url), connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _packed(*lines) -> bytes:
+    return zlib.compress("\n".join(map(json.dumps, lines)).encode())

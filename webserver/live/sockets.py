@@ -1,0 +1,263 @@
+"""Socket.IO: who may connect, which rooms a socket joins (docs/live.md has the protocol)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from flask import Flask, request
+from flask_socketio import ConnectionRefusedError as Refused
+from flask_socketio import SocketIO
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from agentflow.access import Principal, Role
+from agentflow.db.engine import transact
+from agentflow.errors import AgentFlowError, Problem
+from agentflow.runs import live
+from webserver.access import Access, Authenticate, authorise
+from webserver.database import enter
+from webserver.errors import InvalidRequest, TooManyRequests, Unauthenticated, Unavailable
+from webserver.live.clients import ROOMS_MAX, Client, Clients, Credentials
+from webserver.live.feed import Moved
+from webserver.live.guard import Guard
+from webserver.live.joining import JoinMessage, LeaveMessage, ListTarget, RunTarget, Target, find_target, missed_runs
+from webserver.live.listener import Listener
+from webserver.live.lists import ListFeed
+from webserver.live.logs import LogFeed
+from webserver.live.pump import Pump
+from webserver.live.rooms import parse_room
+from webserver.live.runs import RunFeed
+from webserver.problems import PREFIX, status_of
+from webserver.state import Web
+
+T = TypeVar("T")
+Message = TypeVar("Message", bound=BaseModel)
+log = logging.getLogger(__name__)
+
+EXTENSION = "agentflow.live"
+MESSAGE_MAX = 64 * 2**10  #: Bytes of a message from a client.
+PING_INTERVAL, PING_TIMEOUT = 20, 15  #: Seconds; proxies close connections that are silent for a minute.
+#: What a client may prove itself with, as a header or, where a browser cannot set one, in `auth` of the connection.
+_FROM_AUTH = {"token": "HTTP_AUTHORIZATION", "api_key": "HTTP_X_API_KEY", "workspace": "HTTP_X_WORKSPACE"}
+_CREDENTIALS = (*_FROM_AUTH.values(), "HTTP_COOKIE")
+_READER = Access(role=Role.VIEWER)
+
+
+def init_live(app: Flask, web: Web, authenticate: Authenticate) -> None:
+    """Serve Socket.IO beside the app's pages. Its threads start later: see `LiveServer.start`."""
+    app.extensions[EXTENSION] = LiveServer(app, web, authenticate)
+
+
+class LiveServer:
+    """The sockets of one process, and what feeds them."""
+
+    def __init__(self, app: Flask, web: Web, authenticate: Authenticate) -> None:
+        self._app = app
+        self._web = web
+        self._decide = authenticate
+        self._socketio = SocketIO(
+            app,
+            async_mode="gevent" if _gevent_patched() else "threading",
+            async_handlers=False,  # messages of one socket are handled in their order, and it waits while they are
+            transports=["websocket"],  # one connection, one worker: several workers need no sticky sessions
+            cors_allowed_origins=self._may_connect_from,
+            manage_session=False,
+            max_http_buffer_size=MESSAGE_MAX,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_TIMEOUT,
+        )
+        self._targets: dict[tuple[str, str], Target] = {}  # by socket and room
+        self.clients = Clients(self._socketio.server)
+        self._runs = RunFeed(self._read, self.clients)
+        self._lists = ListFeed(self._read, self.clients)
+        self._logs = LogFeed(self._read, self.clients)
+        self.pump = Pump([self._runs, self._lists, self._logs])
+        self.listener = Listener(
+            web.settings.listen_database_url or web.url, on_note=self._noted, on_connected=self.pump.look
+        )
+        self.guard = Guard(self.clients, self._recognise, problem_of)
+        self._lock = threading.Lock()
+        self._started = False
+        self._socketio.on("connect")(self._connect)
+        self._socketio.on("disconnect")(self._disconnect)
+        self._socketio.on("join")(self._answering(JoinMessage, self._join))
+        self._socketio.on("leave")(self._answering(LeaveMessage, self._leave))
+
+    def start(self) -> None:
+        """Begin to listen and to send; a server does it at once, else it happens with the first socket."""
+        with self._lock:
+            if not self._started:
+                self._started = True
+                self.pump.start()
+                self.listener.start()
+                self.guard.start()
+
+    def close(self, grace: float) -> None:
+        """Let all sockets go; after `grace` seconds, in which they take their last messages, they are cut."""
+        connections = self.clients.connections()
+        for connection in connections:
+            connection.close()
+        time.sleep(grace)
+        for connection in connections:
+            connection.cut()
+        self.listener.stop()
+        self.guard.stop()
+        if self._started:
+            self.pump.stop()
+
+    # -- connections -------------------------------------------------------------------------------------------------
+    def _may_connect_from(self, origin: str, environ: Mapping[str, Any]) -> bool:
+        """A page of another site must not open a socket with its visitor's cookies."""
+        own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST')}"
+        return origin == own or origin in self._web.settings.allowed_origins
+
+    def _connect(self, auth: object = None) -> None:
+        self.start()
+        sid, environ = _sid(), request.environ
+        credentials = _credentials(environ, auth)
+        try:
+            principal = self._authenticate(environ, credentials)
+        except AgentFlowError as error:
+            raise Refused(error.message, problem_of(error)) from error
+        except DBAPIError as error:
+            away = Unavailable("The database does not answer.")
+            raise Refused(away.message, problem_of(away)) from error
+        self.clients.add(sid, environ, credentials, principal)
+
+    def _disconnect(self, _reason: object = None) -> None:
+        sid = _sid()
+        client = self.clients.get(sid)
+        self.clients.remove(sid)
+        for room in client.rooms if client is not None else ():
+            self._targets.pop((sid, room), None)
+        for each in (self._runs, self._lists, self._logs):
+            self.pump.post(partial(each.drop, sid))
+
+    def _authenticate(self, environ: Mapping[str, Any], credentials: Credentials) -> Principal:
+        """Who the bearer of these credentials is now.
+
+        Raises:
+            Unauthenticated: Nobody.
+            Forbidden: No member of the workspace.
+        """
+        kept = {name: value for name, value in environ.items() if name not in _CREDENTIALS}
+        with self._app.request_context(kept | dict(credentials)):
+            principal = self._decide(request)
+            authorise(_READER, principal)
+        assert principal is not None
+        return principal
+
+    def _recognise(self, client: Client) -> Principal:
+        return self._authenticate(client.environ, client.credentials)
+
+    # -- rooms -------------------------------------------------------------------------------------------------------
+    def _answering(
+        self, model: type[Message], handler: Callable[[Client, Message], dict[str, Any]]
+    ) -> Callable[..., dict[str, Any]]:
+        """A handler of messages: reads them, and turns errors into answers."""
+
+        def answer(message: object = None, *_more: object) -> dict[str, Any]:
+            client = self.clients.get(_sid())
+            try:
+                if client is None:
+                    raise Unauthenticated
+                return {"ok": True} | handler(client, model.model_validate(message))
+            except ValidationError as error:
+                problems = [
+                    Problem(item["msg"], ".".join(map(str, item["loc"]))) for item in error.errors(include_url=False)
+                ]
+                return {"ok": False, "error": problem_of(InvalidRequest(problems))}
+            except AgentFlowError as error:
+                return {"ok": False, "error": problem_of(error)}
+            except DBAPIError as error:
+                log.warning("live_join_failed", exc_info=error)
+                unavailable = Unavailable("The database does not answer.", hint="try again in a moment")
+                return {"ok": False, "error": problem_of(unavailable)}
+
+        return answer
+
+    def _join(self, client: Client, message: JoinMessage) -> dict[str, Any]:
+        if len(client.rooms) >= ROOMS_MAX and message.room not in client.rooms:
+            raise TooManyRequests(f"A socket may be in {ROOMS_MAX} rooms.", hint="leave those that are not shown")
+        principal, name = client.principal, parse_room(message.room)
+        target = self._do(principal, lambda connection: find_target(connection, principal, name))
+        client.rooms.add(message.room)
+        self._targets[client.sid, message.room] = target
+        workspace = principal.workspace_id
+        if isinstance(target, RunTarget):
+            after = live.WHOLE if message.after is None else message.after
+            self.pump.post(partial(self._runs.join, client.sid, workspace, target.run, after))
+        elif isinstance(target, ListTarget):
+            # First the room, then the look at what was missed: what happens in between is told, perhaps twice.
+            self.pump.post(partial(self._lists.join, client.sid, workspace, target.workflow))
+            known = message.known
+            if known is not None:
+                missed = self._do(principal, lambda connection: missed_runs(connection, principal, target, known))
+                return {"room": message.room, **missed}
+        else:
+            join = partial(self._logs.join, client.sid, workspace, message.room, target.key, message.after or 0)
+            self.pump.post(join)
+        return {"room": message.room}
+
+    def _leave(self, client: Client, message: LeaveMessage) -> dict[str, Any]:
+        client.rooms.discard(message.room)
+        target = self._targets.pop((client.sid, message.room), None)
+        workspace = client.principal.workspace_id
+        if isinstance(target, RunTarget):
+            self.pump.post(partial(self._runs.leave, client.sid, workspace, target.run))
+        elif isinstance(target, ListTarget):
+            self.pump.post(partial(self._lists.leave, client.sid, workspace, target.workflow))
+        elif target is not None:
+            self.pump.post(partial(self._logs.leave, client.sid, target.key))
+        return {"room": message.room}
+
+    # -- the database ------------------------------------------------------------------------------------------------
+    def _noted(self, workspace: int, moved: Moved) -> None:
+        for each in (self._runs, self._lists, self._logs):
+            self.pump.post(partial(each.note, workspace, moved))
+
+    def _do(self, principal: Principal, work: Callable[[Connection], T]) -> T:
+        def scoped(connection: Connection) -> T:
+            enter(connection, principal)
+            return work(connection)
+
+        return transact(self._web.engine, scoped)
+
+    def _read(self, workspace: int, work: Callable[[Connection], T]) -> T:
+        return self._do(Principal("system", "live", "system", workspace, "", Role.VIEWER), work)
+
+
+def problem_of(error: AgentFlowError) -> dict[str, Any]:
+    """The problem document of an error, as answers of the API have it."""
+    document = error.as_document()
+    return document | {"type": PREFIX + document["type"], "status": status_of(error)}
+
+
+def _credentials(environ: Mapping[str, Any], auth: object) -> Credentials:
+    """What a connection proves itself with; `auth` wins over headers."""
+    found = {name: str(environ[name]) for name in _CREDENTIALS if environ.get(name)}
+    if isinstance(auth, Mapping):
+        for key, header in _FROM_AUTH.items():
+            if isinstance(value := auth.get(key), str) and value.isprintable():
+                found[header] = f"Bearer {value}" if key == "token" else value
+    return tuple(sorted(found.items()))
+
+
+def _sid() -> str:
+    """The socket of the message at hand."""
+    return str(request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there
+
+
+def _gevent_patched() -> bool:
+    if "gevent.monkey" not in sys.modules:
+        return False
+    from gevent import monkey
+
+    return bool(monkey.is_module_patched("socket"))
