@@ -15,7 +15,7 @@ from agentflow.db.queries.attempts import AttemptKey
 from agentflow.errors import NotFound, UsageError
 from agentflow.runs import live
 from agentflow.runs.address import resolve_address
-from agentflow.runs.ids import parse_run_id
+from agentflow.runs.ids import find_run
 from webserver.live.rooms import RoomName
 
 _NODE_NO = text("""
@@ -79,18 +79,15 @@ def find_target(connection: Connection, principal: Principal, room: RoomName) ->
         return ListTarget(None)
     if room.kind == "workflow":
         return ListTarget(find_workflow(connection, room.subject, workspace=principal.workspace).name)
-    run = parse_run_id(room.subject)
-    if run not in live.positions(connection, principal.workspace_id, [run]):
-        raise NotFound(f"There is no run {run}.", hint="it may belong to another workspace, or be deleted")
     if room.kind == "run":
-        return RunTarget(run)
-    place = resolve_address(connection, str(run), room.node)
+        return RunTarget(find_run(connection, room.subject, workspace=principal.workspace))
+    place = resolve_address(connection, room.subject, room.node, workspace=principal.workspace)
     if place.node is None:
         raise UsageError(f"{room.node!r} is a sub-run; its nodes have logs.", hint=f"{room.node}.NODE")
     found = {"run": place.run_id, "node": place.node, "workspace": principal.workspace_id}
     number = connection.scalar(_NODE_NO, found)
     if number is None:
-        raise NotFound(f"There is no node {room.node!r} in the run {run}.")
+        raise NotFound(f"There is no node {room.node!r} in the run {room.subject}.")
     return LogTarget((place.run_id, number, place.map_index, room.attempt))
 
 
