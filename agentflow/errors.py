@@ -140,6 +140,25 @@ class OwnedByFile(Conflict):
     word = "owned-by-file"
 
 
+class StaleVersion(AgentFlowError):
+    """Somebody else published first."""
+
+    word = "precondition-failed"
+
+    def __init__(self, name: str, *, base: int, current: int, changes: dict[str, Any] | None = None) -> None:
+        self.current = current  #: The published version.
+        self.changes = changes  #: What differs between that and what was to be published, when it is known.
+        super().__init__(
+            f"The workflow {name!r} is at version {current}, and this was made on version {base}.",
+            hint="read it again, carry your changes over, and try once more",
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """The `error` object with the published version and, if known, the difference."""
+        known = {} if self.changes is None else {"changes": self.changes}
+        return super().as_document() | {"current_version": self.current} | known
+
+
 class DatabaseUnreachable(AgentFlowError):
     """The database cannot be reached."""
 

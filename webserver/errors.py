@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from agentflow.errors import AgentFlowError, Problem
 
@@ -37,22 +37,6 @@ class Forbidden(WebError):
     status = 403
 
 
-class PreconditionFailed(WebError):
-    """Somebody else saved first."""
-
-    word = "precondition-failed"
-    status = 412
-
-    def __init__(self, message: str, *, hint: str | None = None, etag: str | None = None, **members: Any) -> None:
-        self.headers = {"ETag": etag} if etag is not None else {}
-        self.members = members  #: More of the problem document: what is stored now, the difference.
-        super().__init__(message, hint=hint)
-
-    def as_document(self) -> dict[str, Any]:
-        """With what is stored now."""
-        return super().as_document() | self.members
-
-
 class TooLarge(WebError):
     """The body is too large."""
 
@@ -76,6 +60,11 @@ class InvalidRequest(WebError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = problems
         super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in problems[:5]))
+
+    @classmethod
+    def at(cls, path: str, message: str) -> Self:
+        """The error for one place."""
+        return cls([Problem(message, path)])
 
     def as_document(self) -> dict[str, Any]:
         """With every wrong field."""

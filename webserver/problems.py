@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from agentflow.db.engine import is_disconnect, is_retriable
-from agentflow.errors import AgentFlowError
+from agentflow.errors import AgentFlowError, StaleVersion
 from webserver.errors import Unavailable, WebError
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ STATUS = {
     "node-type-unusable": 422,
     "not-found": 404,
     "owned-by-file": 409,
+    "precondition-failed": 412,
     "template": 422,
     "usage": 422,
 }
@@ -84,7 +85,10 @@ def _told(error: AgentFlowError) -> Response:
     status = status_of(error)
     if status >= 500:
         log.error("request_failed", extra={"error": error.word, "detail": error.message}, exc_info=error)
-    return problem(status, error.as_document(), error.headers if isinstance(error, WebError) else None)
+    headers = error.headers if isinstance(error, WebError) else {}
+    if isinstance(error, StaleVersion):
+        headers = {"ETag": f'"{error.current}"'}
+    return problem(status, error.as_document(), headers)
 
 
 def _http(error: HTTPException) -> HTTPException | Response:

@@ -16,7 +16,8 @@ from agentflow.catalog.triggers import restart_triggers, sync_triggers
 from agentflow.db.models import Bundle as BundleRow
 from agentflow.db.notify import notify_ready
 from agentflow.durations import parse_duration
-from agentflow.errors import Conflict, OwnedByFile
+from agentflow.errors import Conflict, OwnedByFile, StaleVersion
+from agentflow.nodes import registry
 from agentflow.spec import WorkflowSpec, content_hash, to_document
 
 _FIND = text("""
@@ -30,8 +31,8 @@ INSERT INTO workflow (workspace_id, name, source, source_path) VALUES (:workspac
 ON CONFLICT DO NOTHING
 """)
 _INSERT_VERSION = text("""
-INSERT INTO workflow_version (workflow_id, version, spec, content_hash, bundle_hash, timeout, created_by)
-VALUES (:workflow, :version, CAST(:spec AS json), :content_hash, :bundle_hash, :timeout, :actor) RETURNING id
+INSERT INTO workflow_version (workflow_id, version, spec, content_hash, bundle_hash, message, timeout, created_by)
+VALUES (:workflow, :version, CAST(:spec AS json), :content_hash, :bundle_hash, :message, :timeout, :actor) RETURNING id
 """)
 _SAME_VERSION = text("""
 SELECT id, version FROM workflow_version
@@ -60,24 +61,48 @@ def apply_spec(
     source: str,
     source_path: str | None = None,
     bundle: Bundle | None = None,
+    keep_bundle: bool = False,
+    base: int | None = None,
+    create_only: bool = False,
+    message: str = "",
     actor: str,
     workspace: str = DEFAULT_WORKSPACE,
 ) -> dict[str, Any]:
     """Create or update a workflow and publish it; the same content again changes nothing.
+
+    Args:
+        connection: The caller's transaction.
+        spec: What it is to be.
+        source: `file` or `api`.
+        source_path: Its file, if it has one.
+        bundle: The code of its nodes.
+        keep_bundle: Without a bundle, keep the published version's (and its path): edits by hand change no code.
+        base: The version that must be the published one.
+        create_only: The name must be free.
+        message: What changed, for people.
+        actor: Who asks.
+        workspace: Its tenant.
 
     Returns:
         `{name, version, changed, created}`.
 
     Raises:
         OwnedByFile: The name belongs to a file of the DAG folder and the caller is not that file.
-        Conflict: The name belongs to another file, or to a workflow made by the API.
+        Conflict: The name belongs to another file, or to a workflow made by the API; or it is not free.
+        StaleVersion: Something else than `base` is published.
         NotFound: A pool that the spec names does not exist.
     """
     owner = workspace_id(connection, workspace)
     created = _create(connection, owner, spec.name, source, source_path)
     row = connection.execute(_FIND, {"workspace": owner, "name": spec.name, "adhoc": False}).one()
+    if create_only and not created:
+        raise Conflict(f"There is a workflow {spec.name!r} already.", hint="change that one, or use another name")
+    if keep_bundle and source_path is None:
+        source_path = row.source_path
     _check_owner(spec.name, row.source, row.source_path, source, source_path, missing=row.missing)
-    bundle_hash = bundle.hash if bundle else None
+    if base is not None and row.published_version != base:
+        raise StaleVersion(spec.name, base=base, current=row.published_version)
+    bundle_hash = bundle.hash if bundle else row.bundle_hash if keep_bundle and _uses_code(spec) else None
     words = {
         "workflow": row.id,
         "title": spec.title or "",
@@ -91,7 +116,7 @@ def apply_spec(
             sync_triggers(connection, row.id, spec)
             restart_triggers(connection, row.id)
         return {"name": spec.name, "version": row.published_version, "changed": row.missing, "created": False}
-    version_id, version = _store_version(connection, row.id, spec, bundle, actor)
+    version_id, version = _store_version(connection, row.id, spec, bundle, bundle_hash, actor, message)
     connection.execute(
         _PUBLISH,
         words
@@ -130,7 +155,7 @@ def store_adhoc(
     ).one_or_none()
     if same is not None:
         return row.id, same.id
-    version_id, version = _store_version(connection, row.id, spec, bundle, actor)
+    version_id, version = _store_version(connection, row.id, spec, bundle, bundle_hash, actor)
     connection.execute(
         _PUBLISH,
         {
@@ -170,8 +195,18 @@ def _check_owner(
         raise Conflict(f"The name {name!r} is taken by the file {path}.", hint="use another name in one of the two")
 
 
+def _uses_code(spec: WorkflowSpec) -> bool:
+    return any(registry.uses_code(node.type) for node in spec.nodes.values())
+
+
 def _store_version(
-    connection: Connection, workflow: int, spec: WorkflowSpec, bundle: Bundle | None, actor: str
+    connection: Connection,
+    workflow: int,
+    spec: WorkflowSpec,
+    bundle: Bundle | None,
+    bundle_hash: str | None,
+    actor: str,
+    message: str = "",
 ) -> tuple[int, int]:
     if bundle is not None:
         connection.execute(insert(BundleRow).values(hash=bundle.hash, data=bundle.data).on_conflict_do_nothing())
@@ -187,7 +222,8 @@ def _store_version(
             "version": version,
             "spec": json.dumps(to_document(spec), ensure_ascii=False),
             "content_hash": content_hash(spec),
-            "bundle_hash": bundle.hash if bundle else None,
+            "bundle_hash": bundle_hash,
+            "message": message,
             "timeout": parse_duration(spec.timeout).total_seconds() if spec.timeout is not None else None,
             "actor": actor,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -11,6 +11,7 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow, workspace
 from agentflow.catalog.names import BY_NAME, list_named
 from agentflow.clock import iso
 from agentflow.cursors import read_cursor, write_cursor
+from agentflow.db.models import Workflow
 from agentflow.errors import NotFound
 
 CURSOR = "workflows"
@@ -134,7 +135,11 @@ def export_spec(
         raise NotFound(
             f"The workflow {name!r} has no version {wanted}.", hint=f"versions 1 to {workflow.published_version} exist"
         )
-    # Words for people are not part of a version's content; the newest hold.
+    return with_words(spec, workflow)
+
+
+def with_words(spec: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
+    """A stored spec with the workflow's title, description and tags: not a version's content, so the newest hold."""
     words = {"title": workflow.title, "description": workflow.description, "tags": workflow.tags}
     content = {key: value for key, value in spec.items() if key not in words}
     return content | {key: value for key, value in words.items() if value}

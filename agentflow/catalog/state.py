@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -18,6 +19,7 @@ UPDATE workflow SET paused = :paused, pause_reason = NULL, updated_at = clock_ti
   resumed_at = CASE WHEN :paused THEN resumed_at ELSE clock_timestamp() END
 WHERE id = :id
 """)
+_TAG = text("UPDATE workflow SET tags = CAST(:tags AS text[]), updated_at = clock_timestamp() WHERE id = :id")
 _OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
 
 _DELETE_HISTORY = [
@@ -39,6 +41,25 @@ def set_paused(
         restart_triggers(connection, workflow.id)
     audit(connection, workflow.workspace_id, actor, "workflow.paused" if paused else "workflow.unpaused", name)
     notify_ready(connection)
+    return {"name": name, "changed": True}
+
+
+def set_tags(
+    connection: Connection, name: str, tags: Sequence[str], *, actor: str, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """Replace the tags, which are no part of a version's content. Returns `{name, changed}`.
+
+    Raises:
+        NotFound: No such workflow.
+        OwnedByFile: A file of the DAG folder says what they are.
+    """
+    workflow = find_workflow(connection, name, workspace=workspace, lock="change")
+    if workflow.source == "file":
+        raise OwnedByFile(f"The workflow {name!r} belongs to the file {workflow.source_path}.", hint="edit that file")
+    if workflow.tags == list(tags):
+        return {"name": name, "changed": False}
+    connection.execute(_TAG, {"id": workflow.id, "tags": list(tags)})
+    audit(connection, workflow.workspace_id, actor, "workflow.tagged", name, tags=list(tags))
     return {"name": name, "changed": True}
 
 

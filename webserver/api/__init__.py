@@ -6,6 +6,7 @@ from webserver.api.pools import pools
 from webserver.api.secrets import secrets
 from webserver.api.triggers import triggers
 from webserver.api.variables import variables
+from webserver.api.versions import versions
 from webserver.api.workflows import workflows
 
-RESOURCES = (workflows, triggers, pools, variables, secrets, connections, operations)
+RESOURCES = (workflows, versions, triggers, pools, variables, secrets, connections, operations)

@@ -13,6 +13,7 @@ from agentflow.db.models.definitions import (
     VersionEdge,
     VersionNode,
     Workflow,
+    WorkflowDraft,
     WorkflowVersion,
     Workspace,
 )
@@ -22,6 +23,7 @@ from agentflow.db.models.operations import (
     EventArrival,
     EventSource,
     Fire,
+    IdempotencyKey,
     ManualDate,
     ObjectTrash,
     RunEnd,
@@ -40,6 +42,7 @@ __all__ = [
     "EventArrival",
     "EventSource",
     "Fire",
+    "IdempotencyKey",
     "LogChunk",
     "ManualDate",
     "Model",
@@ -59,6 +62,7 @@ __all__ = [
     "VersionEdge",
     "VersionNode",
     "Workflow",
+    "WorkflowDraft",
     "WorkflowVersion",
     "Workspace",
 ]

@@ -72,8 +72,23 @@ class WorkflowVersion(Model):
     content_hash: Mapped[str]
     bundle_hash: Mapped[str | None] = mapped_column(ForeignKey("bundle.hash"))
     timeout: Mapped[float | None]  #: Seconds, of a run.
+    message: Mapped[str] = mapped_column(server_default="")  #: What its publisher said of it.
     created_at: Mapped[Now]
     created_by: Mapped[str]
+
+
+class WorkflowDraft(Model):
+    """A document that is not published yet and need not be valid: one per workflow."""
+
+    __tablename__ = "workflow_draft"
+
+    workflow_id: Mapped[Big] = mapped_column(ForeignKey("workflow.id", ondelete="CASCADE"), primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"))
+    base_version: Mapped[int]  #: The published version that it was begun on.
+    revision: Mapped[int] = mapped_column(server_default=text("1"))  #: Counts how often it was saved.
+    document: Mapped[Json]
+    updated_at: Mapped[Now]
+    updated_by: Mapped[str]
 
 
 class Bundle(Model):

@@ -25,6 +25,11 @@ from agentflow.states import (
     TriggeredBy,
 )
 
+#: The words that runs are found by: of their notes, and of keys and values of their params.
+SEARCH = (
+    "(to_tsvector('simple'::regconfig, note) || json_to_tsvector('simple'::regconfig, params,"
+    """ '["key", "string", "numeric"]'::jsonb))"""
+)
 BY_ID = {"postgresql_partition_by": "RANGE (id)"}
 BY_RUN = {"postgresql_partition_by": "RANGE (run_id)"}
 NOT_MAPPED = -1  #: map_index of a node run that is not mapped, and of a mapped node's summary row.
@@ -51,6 +56,7 @@ class Run(Model):
             "parent_seq",
             postgresql_where=text("parent_run_id IS NOT NULL"),
         ),
+        Index("ix_run_search", text(SEARCH), postgresql_using="gin"),
         Index("ix_run_timeout", "timeout_at", postgresql_where=text("state = 'running' AND timeout_at IS NOT NULL")),
         BY_ID,
     )
@@ -84,6 +90,8 @@ class Run(Model):
     total_nodes: Mapped[Zero]
     open_nodes: Mapped[Zero]  #: Node runs that are not final; the run ends when this is 0.
     failed_leaves: Mapped[Zero]  #: Leaves that are failed or upstream_failed.
+    grid: Mapped[Bytes | None]  #: Of an ended run: a byte per node, its state, in the order of the version's nodes.
+    state_counts: Mapped[Json | None]  #: Of an ended run: node runs by state.
 
 
 class NodeRun(Model):

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import DateTime, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from agentflow.db.models.base import Big, BigId, Json, Model, No, Now, Small, TextList, Yes, one_of
+from agentflow.db.models.base import Big, BigId, Bytes, Json, Model, No, Now, Small, TextList, Yes, one_of
 
 SCHEDULER_STATES = ("alive", "stopping", "stopped", "dead")
 FIRE_OUTCOMES = ("run", "skipped", "refused")
@@ -124,6 +124,21 @@ class Scheduler(Model):
     parallelism: Mapped[int]
     started_at: Mapped[Now]
     beat_at: Mapped[Now]
+
+
+class IdempotencyKey(Model):
+    """What a request with an `Idempotency-Key` was answered; kept for a day."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (Index("ix_idempotency_key_created_at", "created_at"),)
+
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"), primary_key=True)
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[Bytes]
+    status: Mapped[Small]
+    answer: Mapped[Json]
+    created_at: Mapped[Now]
 
 
 class AuditEvent(Model):
