@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, get_origin
 
 from flask import Request
+from flask_openapi3.models import RawModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentflow.errors import NotFound, Problem
@@ -42,8 +43,14 @@ class Arguments:
     """Reads what a view asks for."""
 
     def __init__(
-        self, path: type[BaseModel] | None, query: type[BaseModel] | None, body: type[BaseModel] | None
+        self,
+        path: type[BaseModel] | None,
+        query: type[BaseModel] | None,
+        body: type[BaseModel] | None,
+        raw: type[RawModel] | None = None,
     ) -> None:
+        """`raw`: the view reads the body by itself."""
+        self._raw = raw
         self.path, self.query, self.body = path, query or Query, body
         self._asked = query is not None
         self._lists = {
@@ -67,11 +74,18 @@ class Arguments:
         query = self._read_query(request, problems)
         if self._asked:
             found["query"] = query
+        if self._raw is not None:
+            found["raw"] = request
+            return self._checked(found, problems)
         body = read_json(request)
         if self.body is not None:
             found["body"] = _validate(self.body, {} if body is None else body, "body", problems)
         elif body not in (None, {}):
             problems.append(Problem("this takes no body", "body"))
+        return self._checked(found, problems)
+
+    @staticmethod
+    def _checked(found: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
         if problems:
             raise InvalidRequest(problems)
         return found

@@ -24,10 +24,23 @@ def read_json(request: Request) -> Any:
         MalformedJson: It cannot be read, or is nested too deeply.
         InvalidRequest: It holds characters that cannot be stored.
     """
+    return parse_body(request, read_bytes(request))
+
+
+def read_bytes(request: Request) -> bytes:
+    """The body as it came.
+
+    Raises:
+        TooLarge: It is larger than the app allows.
+    """
     try:
-        data = request.get_data(cache=False)
+        return request.get_data(cache=False)
     except RequestEntityTooLarge as error:
         raise TooLarge(hint=f"at most {request.max_content_length} bytes") from error
+
+
+def parse_body(request: Request, data: bytes) -> Any:
+    """The JSON of a body that was read; None when there is none. Raises as `read_json`."""
     if not data:
         return None
     if request.mimetype not in _JSON:

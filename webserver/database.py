@@ -26,13 +26,22 @@ def enter(connection: Connection, principal: Principal) -> None:
 
 def do(work: Callable[[Connection], T]) -> T:
     """Run `work` in one transaction on behalf of the caller; deadlocks are retried."""
-    principal = current_principal()
+    return do_in(current_principal().workspace_id, work)
+
+
+def do_in(workspace_id: int, work: Callable[[Connection], T]) -> T:
+    """As `do`, in a workspace that something else than a login gives access to."""
 
     def scoped(connection: Connection) -> T:
-        enter(connection, principal)
+        connection.execute(_ENTER, {"workspace": str(workspace_id)})
         return work(connection)
 
     return transact(current_web().engine, scoped)
+
+
+def do_as_auth(work: Callable[[Connection], T]) -> T:
+    """Run `work` where it is not known yet who asks, and for what workspace."""
+    return transact(current_web().engine, work)
 
 
 @contextmanager

@@ -38,7 +38,11 @@ STATUS = {
     "node-type-unusable": 422,
     "not-found": 404,
     "owned-by-file": 409,
+    "paused": 409,
     "precondition-failed": 412,
+    "queue-full": 429,
+    "replayed": 409,
+    "signature-refused": 401,
     "template": 422,
     "usage": 422,
 }

@@ -60,14 +60,14 @@ class Resource(APIBlueprint):
         query: type[BaseModel] | None,
         _form,  # noqa: ANN001
         body: type[BaseModel] | None,
-        _raw,  # noqa: ANN001
+        raw,  # noqa: ANN001
         view_class: object = None,  # noqa: ARG004
         view_kwargs: object = None,  # noqa: ARG004
         responses: Any = None,
         validate_response: bool | None = None,  # noqa: ARG004
     ) -> Callable[..., Any]:
         """Read the arguments our way: bounded, with field paths, unknown names refused."""
-        arguments = Arguments(path, query, body)
+        arguments = Arguments(path, query, body, raw)
 
         @wraps(func)
         def view(**path_values: Any) -> Any:

@@ -29,6 +29,7 @@ from agentflow.cli import (
     standalone,
     trigger,
     variables,
+    webhooks,
     why,
     workflows,
 )
@@ -138,6 +139,7 @@ for module in (
     outputs,
     why,
     next_fires,
+    webhooks,
     events,
     pools,
     variables,

@@ -10,7 +10,7 @@ from agentflow.catalog import audit
 from agentflow.keys import KeyRing
 from agentflow.secrets.envelope import Place, Sealed, rewrap
 
-TABLES = ("connection", "secret")
+TABLES = ("connection", "secret", "webhook")
 
 _USED = text(" UNION ".join(f"SELECT key_id FROM {table} WHERE key_id IS NOT NULL" for table in TABLES))  # noqa: S608 - names of ours
 

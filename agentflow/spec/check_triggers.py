@@ -9,8 +9,8 @@ from agentflow.spec.models import TriggerSpec, WorkflowSpec
 from agentflow.spec.param_schema import schema_findings
 from agentflow.spec.params import param_findings
 from agentflow.spec.paths import Path
-from agentflow.spec.unsupported import TRIGGER_TYPES as UNSUPPORTED_TYPES
 
+UNNAMED = "webhook"  #: What a webhook trigger without a name is called: tokens belong to names.
 _COMMON = {"type", "name", "params", "paused"}
 _CLOCK = ("start", "end", "jitter", "timezone", "catchup")
 #: Trigger type to its required and its further keys, beside the common ones.
@@ -32,7 +32,7 @@ def trigger_findings(spec: WorkflowSpec, *, skip: frozenset[int], params_known: 
     seen: dict[str, int] = {}
     for index, trigger in enumerate(spec.triggers):
         path: Path = ("triggers", index)
-        if trigger.type in UNSUPPORTED_TYPES or index in skip:
+        if index in skip:
             continue
         found = list(_key_findings(trigger, path))
         yield from found
@@ -43,7 +43,9 @@ def trigger_findings(spec: WorkflowSpec, *, skip: frozenset[int], params_known: 
                 yield Finding((*path, "params", *item.path), item.message, item.hint, item.of_key)
         if trigger.name is not None and trigger.name in seen:
             yield Finding((*path, "name"), f"trigger {seen[trigger.name] + 1} has the name `{trigger.name}` too")
-        seen.setdefault(trigger.name or "", index)
+        elif trigger.type == "webhook" and UNNAMED in seen:
+            yield Finding(path, f"trigger {seen[UNNAMED] + 1} is a webhook too", "give this one a `name`")
+        seen.setdefault(trigger.name or (UNNAMED if trigger.type == "webhook" else ""), index)
 
 
 def _key_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
@@ -61,6 +63,7 @@ def _key_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
 def _rule_findings(trigger: TriggerSpec, path: Path) -> Iterator[Finding]:
     if trigger.type == "event":
         yield from _event_findings(trigger, path)
+    if trigger.type in ("event", "webhook"):  # no clock
         return
     if trigger.type != "calendar" and not isinstance(trigger.every, str | None):
         yield Finding((*path, "every"), "must be a duration such as 15m")

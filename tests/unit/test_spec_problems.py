@@ -143,19 +143,17 @@ UNSUPPORTED = [
     ("node", "outputs: {rows: 1}"),
     ("workflow", "deadline: 1h"),
     ("workflow", "notify: [me]"),
-    ("trigger", "type: webhook"),
 ]
 
 
 @pytest.mark.parametrize(("where", "text"), UNSUPPORTED)
 def test_a_feature_that_is_not_built_yet_is_refused_by_name(where, text):
     node = f", {text}" if where == "node" else ""
-    trigger = f"triggers: [{{{text}}}]" if where == "trigger" else ""
     workflow = text if where == "workflow" else ""
-    [problem] = problems(f"name: w\n{trigger}\n{workflow}\nnodes:\n  a: {{type: noop{node}}}\n")
+    [problem] = problems(f"name: w\n{workflow}\nnodes:\n  a: {{type: noop{node}}}\n")
 
     assert problem.message.endswith("is not supported in this version")
-    assert problem.line == {"trigger": 2, "workflow": 3, "node": 5}[where]
+    assert problem.line == {"workflow": 2, "node": 4}[where]
 
 
 def test_all_problems_are_told_at_once_even_when_the_shape_is_wrong():

@@ -7,6 +7,7 @@ from webserver.api.secrets import secrets
 from webserver.api.triggers import triggers
 from webserver.api.variables import variables
 from webserver.api.versions import versions
+from webserver.api.webhooks import webhooks
 from webserver.api.workflows import workflows
 
-RESOURCES = (workflows, versions, triggers, pools, variables, secrets, connections, operations)
+RESOURCES = (workflows, versions, triggers, webhooks, pools, variables, secrets, connections, operations)

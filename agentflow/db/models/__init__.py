@@ -31,6 +31,7 @@ from agentflow.db.models.operations import (
     Scheduler,
     Trigger,
 )
+from agentflow.db.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "Attempt",
@@ -61,6 +62,8 @@ __all__ = [
     "Variable",
     "VersionEdge",
     "VersionNode",
+    "Webhook",
+    "WebhookDelivery",
     "Workflow",
     "WorkflowDraft",
     "WorkflowVersion",
