@@ -9,7 +9,7 @@ import typer
 from agentflow.cli import context, output, run_actions, run_output
 from agentflow.cli.output import JsonFlag
 from agentflow.cli.run_actions import RunId
-from agentflow.states import RunState
+from agentflow.states import RunState, TriggeredBy
 
 app = typer.Typer(name="runs", help="Runs: list, show, cancel, clear, wait and more.")
 
@@ -25,6 +25,7 @@ def list_all(
     *,
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
     state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+    triggered_by: Annotated[TriggeredBy | None, typer.Option(help="Only runs started by this.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 25,
     cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before.")] = None,
     hidden: Annotated[bool, typer.Option("--all", help="Runs of `agentflow run FILE` too.")] = False,
@@ -39,6 +40,7 @@ def list_all(
                 connection,
                 workflow=workflow,
                 state=state,
+                triggered_by=triggered_by,
                 limit=limit,
                 cursor=cursor,
                 hidden=hidden,

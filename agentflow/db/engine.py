@@ -29,6 +29,9 @@ KEYED = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "join_collapse_limit": "1",
+    # With statistics from before a run, joining all of its nodes in one go looks cheaper than finding a few by key.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 #: A scheduler that is stopped (SIGSTOP, a sleeping machine) in the middle of a transaction must give its locks back
 #: before others declare it dead: their work, and writing off its attempts, waits for them.

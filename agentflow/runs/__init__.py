@@ -7,10 +7,11 @@ from agentflow.runs.cancel import cancel_run, open_runs
 from agentflow.runs.clear import clear_run, runs_between
 from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.delete import delete_run
+from agentflow.runs.listing import list_runs
 from agentflow.runs.logs import read_logs
 from agentflow.runs.mark import mark_node, set_note
 from agentflow.runs.outputs import find_output, stream_output
-from agentflow.runs.show import list_runs, show_run
+from agentflow.runs.show import show_run
 from agentflow.runs.why import why
 
 __all__ = [

@@ -1,26 +1,23 @@
-"""Reading runs: one with its node runs, or a page of many."""
+"""Reading a run with its node runs; pages of many runs are in `listing`."""
 
 from __future__ import annotations
 
-import base64
 import uuid
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.queries.outputs import INLINE_MAX, PREVIEW
-from agentflow.errors import UsageError
 from agentflow.runs.ids import find_run, no_run
 
-_COLUMNS = """
+SELECT_RUN = """
 SELECT r.id, w.name AS workflow, v.version, r.state, r.triggered_by, r.params, r.logical_date, r.note, r.created_at,
   r.started_at, r.finished_at, r.timed_out
 FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workflow_version v ON v.id = r.version_id
 """
-_RUN = text(f"{_COLUMNS} WHERE r.id = :id")
+_RUN = text(f"{SELECT_RUN} WHERE r.id = :id")
 #: Before a run starts, and when it was cancelled before that, it has no node runs: they are told from its version.
 _NODES = text("""
 SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
@@ -63,18 +60,10 @@ LEFT JOIN LATERAL (
 WHERE r.id = :id
 ORDER BY vn.node_no, nr.map_index
 """)
-_LIST = text(f"""
-{_COLUMNS}
-WHERE r.workspace_id = :workspace AND r.id < :before AND (:hidden OR NOT r.hidden)
-  AND (CAST(:workflow AS text) IS NULL OR w.name = :workflow) AND (CAST(:state AS text) IS NULL OR r.state = :state)
-ORDER BY r.id DESC LIMIT :limit
-""")
-#: Also one that only `run FILE` knows.
-_HAS_WORKFLOW = text("SELECT EXISTS (SELECT FROM workflow WHERE workspace_id = :workspace AND name = :workflow)")
-_AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 
-def _run_document(row: Any) -> dict[str, Any]:
+def run_document(row: Any) -> dict[str, Any]:
+    """A run as people see it, without its nodes; from a row with SELECT_RUN."""
     return {
         "id": str(row.id),
         "workflow": row.workflow,
@@ -129,7 +118,7 @@ def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:
         raise no_run(run_id)
-    return _run_document(row)
+    return run_document(row)
 
 
 def show_run(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
@@ -142,48 +131,3 @@ def show_run(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WO
     document = show_run_row(connection, key)
     rows = connection.execute(_NODES, {"id": key, "inline": INLINE_MAX, "preview": PREVIEW})
     return document | {"nodes": [_node_document(row, key) for row in rows]}
-
-
-def list_runs(
-    connection: Connection,
-    *,
-    workflow: str | None = None,
-    state: str | None = None,
-    limit: int = 25,
-    cursor: str | None = None,
-    hidden: bool = False,
-    workspace: str = DEFAULT_WORKSPACE,
-) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of runs, the newest first, and the cursor of the next page (None at the end).
-
-    Raises:
-        NotFound: There is no workflow of the name to filter by.
-        UsageError: The cursor is not one of ours.
-    """
-    owner = workspace_id(connection, workspace)
-    if workflow is not None and not connection.scalar(_HAS_WORKFLOW, {"workspace": owner, "workflow": workflow}):
-        find_workflow(connection, workflow, workspace=workspace)  # raises, and suggests a similar name
-    rows = connection.execute(
-        _LIST,
-        {
-            "workspace": owner,
-            "before": _read_cursor(cursor) if cursor else _AFTER_ALL,
-            "hidden": hidden,
-            "workflow": workflow,
-            "state": state,
-            "limit": limit + 1,
-        },
-    ).all()
-    following = _write_cursor(rows[limit - 1].id) if len(rows) > limit else None
-    return [_run_document(row) for row in rows[:limit]], following
-
-
-def _write_cursor(last: uuid.UUID) -> str:
-    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
-
-
-def _read_cursor(text_form: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(bytes=base64.urlsafe_b64decode(text_form + "=="))
-    except ValueError as error:
-        raise UsageError(f"{text_form!r} is not a cursor.", hint="take `next_cursor` of the page before") from error

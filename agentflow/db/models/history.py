@@ -47,6 +47,11 @@ class Run(Model):
         CheckConstraint("open_nodes >= 0 AND failed_leaves >= 0", name="counters"),
         Index("ix_run_open", "workflow_id", "state", postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_run_workflow", "workflow_id", "id"),
+        # What lists filter by, each with the order of a page.
+        Index("ix_run_workspace", "workspace_id", "id"),
+        Index("ix_run_workspace_state", "workspace_id", "state", "id"),
+        Index("ix_run_workspace_triggered_by", "workspace_id", "triggered_by", "id"),
+        Index("ix_run_workflow_state", "workflow_id", "state", "id"),
         Index("ix_run_logical_date", "workflow_id", "logical_date", postgresql_where=text("logical_date IS NOT NULL")),
         Index(
             "ix_run_parent",

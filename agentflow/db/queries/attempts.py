@@ -61,25 +61,35 @@ class LockedAttempt:
     fail_on: Sequence[str] | None = None
 
 
-#: Runs first, then node runs and attempts, all in key order. The CTE is sorted as a whole before its first row is
-#: joined, so every run's lock is held before any node run's; rows locked after a wait come in their newest version.
+#: Runs first, then node runs and attempts, all in key order: `k` is whole, and with that every run is locked, before its
+#: first row goes on, and each row is then looked up by its key. Without LATERAL the planner, whose statistics know
+#: nothing of a new run, may begin with all node runs of these runs. Rows locked after a wait come in their newest version.
 _LOCK = Statement(f"""
 WITH r AS MATERIALIZED (
   SELECT {RUN_COLUMNS} FROM run WHERE id = ANY(CAST(:all_runs AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+), k AS MATERIALIZED (
+  SELECT r.*, t.node_no, t.map_index, t.attempt
+  FROM r JOIN unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
+    AS t(run_id, node_no, map_index, attempt) ON t.run_id = r.id
+  ORDER BY r.id, t.node_no, t.map_index, t.attempt
 )
-SELECT r.*, nr.node_no, nr.map_index, a.attempt, a.state AS attempt_state, a.token_hash,
-  a.scheduler_id, nr.state AS node_state, nr.attempt AS current_attempt, nr.failures, nr.losses,
+SELECT k.*, a.state AS attempt_state, a.token_hash, a.scheduler_id, nr.state AS node_state,
+  nr.attempt AS current_attempt, nr.failures, nr.losses,
   vn.node_id, vn.type, vn.is_leaf, vn.retries, vn.retry_delay, vn.retry_backoff, vn.retry_max_delay,
   vn.retry_jitter, vn.retry_on, vn.fail_on,
   clock_timestamp() AS now
-FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
-  AS k(run_id, node_no, map_index, attempt)
-JOIN r ON r.id = k.run_id
-JOIN node_run nr ON nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
-JOIN attempt a ON a.run_id = k.run_id AND a.node_no = k.node_no AND a.map_index = k.map_index AND a.attempt = k.attempt
-JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no
-WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[])) AND a.run_id = ANY(CAST(:all_runs AS uuid[]))
-ORDER BY nr.run_id, nr.node_no, nr.map_index, a.attempt FOR NO KEY UPDATE OF nr, a
+FROM k
+CROSS JOIN LATERAL (
+  SELECT * FROM node_run WHERE run_id = k.id AND node_no = k.node_no AND map_index = k.map_index
+    AND run_id = ANY(CAST(:all_runs AS uuid[])) FOR NO KEY UPDATE
+) AS nr
+CROSS JOIN LATERAL (
+  SELECT * FROM attempt WHERE run_id = k.id AND node_no = k.node_no AND map_index = k.map_index
+    AND attempt = k.attempt AND run_id = ANY(CAST(:all_runs AS uuid[])) FOR NO KEY UPDATE
+) AS a
+CROSS JOIN LATERAL (
+  SELECT * FROM version_node WHERE version_id = nr.version_id AND node_no = k.node_no OFFSET 0
+) AS vn
 """)
 
 

@@ -35,9 +35,10 @@ class Downstream:
     counts: Counts
 
 
-#: Outcomes are grouped per downstream: two parents may end in one batch.
+#: Outcomes are grouped per downstream: two parents may end in one batch. Locked in key order, which is that of `d`; each is
+#: looked up by its key, see `attempts`.
 _LOCK = Statement(f"""
-WITH d AS (
+WITH d AS MATERIALIZED (
   SELECT f.run_id, f.version_id, e.down_no AS node_no,
     count(*) FILTER (WHERE f.state = 'success')::int AS success,
     count(*) FILTER (WHERE f.state IN ('failed', 'cancelled'))::int AS failed,
@@ -46,22 +47,27 @@ WITH d AS (
   FROM unnest(CAST(:runs AS uuid[]), CAST(:versions AS bigint[]), CAST(:nos AS int[]), CAST(:states AS text[]))
     AS f(run_id, version_id, node_no, state)
   JOIN version_edge e ON e.version_id = f.version_id AND e.up_no = f.node_no
-  GROUP BY f.run_id, f.version_id, e.down_no
+  GROUP BY f.run_id, f.version_id, e.down_no ORDER BY f.run_id, e.down_no
 )
 SELECT d.*, nr.state, nr.resume_at IS NOT NULL AS decided, nr.n_up, nr.up_success, nr.up_failed, nr.up_upstream_failed,
   nr.up_skipped, vn.trigger_rule, vn.gated, vn.is_leaf,
   CASE WHEN vn.below_branch THEN ARRAY(
     SELECT e.up_no FROM version_edge e
     JOIN version_node b ON b.version_id = e.version_id AND b.node_no = e.up_no AND b.type = 'branch'
-    JOIN node_run bn ON bn.run_id = d.run_id AND bn.node_no = e.up_no AND bn.map_index = {NOT_MAPPED}
+    CROSS JOIN LATERAL (
+      SELECT finished_at FROM node_run WHERE run_id = d.run_id AND node_no = e.up_no AND map_index = {NOT_MAPPED}
+        AND run_id = ANY(CAST(:all_runs AS uuid[])) OFFSET 0
+    ) AS bn
     WHERE e.version_id = d.version_id AND e.down_no = d.node_no AND bn.finished_at IS NULL
-      AND bn.run_id = ANY(CAST(:all_runs AS uuid[]))
   ) END AS open_branches
 FROM d
-JOIN node_run nr ON nr.run_id = d.run_id AND nr.node_no = d.node_no AND nr.map_index = {NOT_MAPPED}
-JOIN version_node vn ON vn.version_id = d.version_id AND vn.node_no = d.node_no
-WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[]))
-ORDER BY nr.run_id, nr.node_no FOR NO KEY UPDATE OF nr
+CROSS JOIN LATERAL (
+  SELECT * FROM node_run WHERE run_id = d.run_id AND node_no = d.node_no AND map_index = {NOT_MAPPED}
+    AND run_id = ANY(CAST(:all_runs AS uuid[])) FOR NO KEY UPDATE
+) AS nr
+CROSS JOIN LATERAL (
+  SELECT * FROM version_node WHERE version_id = d.version_id AND node_no = d.node_no OFFSET 0
+) AS vn
 """)
 
 

@@ -158,8 +158,10 @@ def take_ended(connection: Connection, gate: DueGate) -> bool:
 _ITEMS = text("""
 SELECT nr.run_id, nr.node_no, nr.map_index, nr.item
 FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[])) AS k(run_id, node_no, map_index)
-JOIN node_run nr ON nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
-WHERE nr.run_id = ANY(CAST(:runs AS uuid[]))
+CROSS JOIN LATERAL (
+  SELECT * FROM node_run WHERE run_id = k.run_id AND node_no = k.node_no AND map_index = k.map_index
+    AND run_id = ANY(CAST(:runs AS uuid[])) OFFSET 0
+) AS nr
 """)
 
 

@@ -19,16 +19,21 @@ from agentflow.states import NodeRunState
 INLINE_INPUTS = 8 * 2**20  #: Bytes of small outputs that are sent within one workload.
 
 _RUNS = Statement("SELECT id, params, logical_date, triggered_by FROM run WHERE id = ANY(CAST(:ids AS uuid[]))")
+#: By key, one after the other: see `attempts`.
 #: `q` numbers the asking node; a value is sent only if it is small, and while all of that node's are together.
 _UPSTREAMS = Statement(f"""
 SELECT k.q, k.run_id, k.node_no, nr.state, nr.finished_at, o.bytes, o.ref,
   CASE WHEN o.bytes <= {INLINE_MAX} AND sum(o.bytes) OVER (PARTITION BY k.q) <= {INLINE_INPUTS} THEN o.value END AS value,
   o.ref IS NOT NULL OR o.bytes > {INLINE_MAX} OR sum(o.bytes) OVER (PARTITION BY k.q) > {INLINE_INPUTS} AS large
 FROM unnest(CAST(:qs AS int[]), CAST(:runs AS uuid[]), CAST(:nos AS int[])) AS k(q, run_id, node_no)
-JOIN node_run nr ON nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = {NOT_MAPPED}
-LEFT JOIN output o ON o.run_id = k.run_id AND o.node_no = k.node_no AND o.map_index = {NOT_MAPPED}
-  AND o.run_id = ANY(CAST(:all_runs AS uuid[])) AND nr.state = 'success'
-WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[]))
+CROSS JOIN LATERAL (
+  SELECT state, finished_at FROM node_run WHERE run_id = k.run_id AND node_no = k.node_no AND map_index = {NOT_MAPPED}
+    AND run_id = ANY(CAST(:all_runs AS uuid[])) OFFSET 0
+) AS nr
+LEFT JOIN LATERAL (
+  SELECT value, bytes, ref FROM output WHERE run_id = k.run_id AND node_no = k.node_no AND map_index = {NOT_MAPPED}
+    AND run_id = ANY(CAST(:all_runs AS uuid[])) OFFSET 0
+) AS o ON nr.state = 'success'
 """)
 _VARIABLES = Statement("""
 SELECT name, value FROM variable
