@@ -27,8 +27,9 @@ from tests.engine_kit import Kit, branch
 from tests.explain_kit import Explainer
 from tests.history_kit import fill_history
 
-RUNS, NODES, DAYS = 5000, 40, 75
-LARGE = 4000  #: Nodes of the large run.
+pytestmark = pytest.mark.timeout(400)  # each statement is sent twice, and its plan read
+RUNS, NODES, DAYS = 2500, 40, 75
+LARGE = 3000  #: Nodes of the large run.
 #: A statement may look into each partition's index, of which the history has three times as many.
 MORE_ROWS, MORE_BUFFERS = 100, 150
 
