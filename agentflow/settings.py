@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     workspace: str = Field("default", description="Workspace of the command line")
     output_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a node's JSON output")
     log_max: int = Field(16 * 2**20, ge=1024, description="Bytes of log text kept per attempt")
+    retention_days: int = Field(90, ge=0, description="Days of history that are kept, by whole months; 0: all")
+    archive: bool = Field(
+        default=False, description="Whether rows of months that are dropped go to the object store first"
+    )
     allow_private_http: bool = Field(False, description="Whether http nodes may reach private addresses")
     subprocess_user: str = Field("", description="User whom attempts of `subprocess` run as; needs root")
     subprocess_nice: int = Field(0, ge=0, le=19, description="Niceness of attempts of `subprocess`")

@@ -33,6 +33,7 @@ from scheduler.loop import Loop
 from scheduler.notifier import Notifier
 from scheduler.outputs import OutputWriter
 from scheduler.recovery import Recovery
+from scheduler.retention import RETENTION_EVERY, Retention
 from scheduler.scratch import Scratch
 from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
@@ -100,6 +101,8 @@ class Daemon:
         folder = FolderSync(self.engine, self.settings, self.identity)
         duties.add("folder", folder.sync, self.settings.sync_interval, at_once=True, interrupt=folder.stop)
         duties.add("objects", Sweeper(self.engine, self._store).sweep, SWEEP_EVERY)
+        retention = Retention(self.settings, self._url, self._store)
+        duties.add("retention", retention.work, RETENTION_EVERY, interrupt=retention.stop)
         return duties
 
     def start(self) -> None:
