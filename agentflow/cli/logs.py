@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentflow.cli import context, output
+from agentflow.errors import UsageError
 from agentflow.states import RUN_FINAL
 
 if TYPE_CHECKING:
@@ -36,14 +37,23 @@ def logs(
     ] = None,
     *,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt. Default: all.")] = None,
+    after: Annotated[int, typer.Option(min=0, metavar="N", help="Only lines behind line N of each attempt.")] = 0,
+    until: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only lines up to line N of each attempt.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document per log line.")] = False,
 ) -> None:
     """Print the log of a run or of one of its nodes."""
+    if follow and until is not None:
+        raise UsageError("--follow has no end that --until could name.", hint="leave out one of them")
     console = output.stdout()
     shown = 0
     with context.session() as session:
-        lines = _followed(session, run_id, node, attempt) if follow else _stored(session, run_id, node, attempt)
+        if follow:
+            lines = _followed(session, run_id, node, attempt, since=after)
+        else:
+            lines = _stored(session, run_id, node, attempt, after=after, until=until)
         for line in lines:
             shown += 1
             if json:
@@ -76,14 +86,18 @@ def print_line(console: Console, line: Line, *, with_node: bool) -> None:
     console.print(head + text, soft_wrap=True)
 
 
-def _stored(session: Session, run_id: str, node: str | None, attempt: int | None, *, after: int = 0) -> Iterator[Line]:
+def _stored(
+    session: Session, run_id: str, node: str | None, attempt: int | None, *, after: int = 0, until: int | None = None
+) -> Iterator[Line]:
     from agentflow import runs
 
     with session.reading() as connection:
-        yield from runs.read_logs(connection, run_id, node, attempt, after=after, workspace=session.workspace)
+        yield from runs.read_logs(
+            connection, run_id, node, attempt, after=after, until=until, workspace=session.workspace
+        )
 
 
-def _followed(session: Session, run_id: str, node: str | None, attempt: int | None) -> Iterator[Line]:
+def _followed(session: Session, run_id: str, node: str | None, attempt: int | None, *, since: int) -> Iterator[Line]:
     """Lines as they come, until the run has ended and its last lines are told."""
     from agentflow import runs
     from agentflow.cli.news import News
@@ -98,7 +112,7 @@ def _followed(session: Session, run_id: str, node: str | None, attempt: int | No
                 in RUN_FINAL
             )
             began = time.monotonic()
-            after = min(told.values(), default=0) if one_stream and len(told) == 1 else 0
+            after = min(told.values()) if one_stream and len(told) == 1 else since
             for line in _stored(session, run_id, node, attempt, after=after):
                 key = (line["node"], line["map_index"], line["attempt"])
                 if line["seq"] > told.get(key, 0):

@@ -23,7 +23,7 @@ FROM log_chunk c JOIN run r ON r.id = c.run_id
 JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_no = c.node_no
 WHERE c.run_id = :run AND r.id = :run
   AND (CAST(:node AS text) IS NULL OR vn.node_id = :node) AND (CAST(:index AS int) IS NULL OR c.map_index = :index) AND (CAST(:attempt AS int) IS NULL OR c.attempt = :attempt)
-  AND c.first_seq + c.lines > :after
+  AND c.first_seq + c.lines > :after AND (CAST(:until AS int) IS NULL OR c.first_seq <= :until)
 ORDER BY c.node_no, c.map_index, c.attempt, c.chunk_no
 """)
 _LAST = text("""
@@ -40,9 +40,10 @@ def read_logs(
     attempt: int | None = None,
     *,
     after: int = 0,
+    until: int | None = None,
     workspace: str = DEFAULT_WORKSPACE,
 ) -> Iterator[dict[str, Any]]:
-    """Log lines in order of node, index, attempt and line; `after` leaves out lines up to that number.
+    """Log lines in order of node, index, attempt and line; `after` leaves out lines up to that number, `until` those behind that one.
 
     `node` is an address: a mapped node's gives the lines of all its indexes, a sub-run's those of all its nodes. Lines that could not be stored are told by one line in their place.
 
@@ -55,7 +56,8 @@ def read_logs(
     else:
         place = resolve_address(connection, run_id, node, workspace=workspace)
     index = None if place.map_index == NOT_MAPPED else place.map_index
-    parameters = {"run": place.run_id, "node": place.node, "index": index, "attempt": attempt, "after": after}
+    parameters = {"run": place.run_id, "node": place.node, "index": index, "attempt": attempt}
+    parameters |= {"after": after, "until": until}
     following: dict[tuple[str, int, int], int] = {}  # only of the attempt at hand
     for row in _chunks(connection, parameters):
         stream_key = (row.node_id, row.map_index, row.attempt)
@@ -66,7 +68,7 @@ def read_logs(
             missing = f"gap: lines {expected} to {row.first_seq - 1} are missing"
             lines.insert(0, [expected, lines[0][1], "system", "error", missing])
         for seq, at, stream, level, message in lines:
-            if seq > after:
+            if seq > after and (until is None or seq <= until):
                 yield {
                     "node": row.node_id,
                     "map_index": None if row.map_index < 0 else row.map_index,

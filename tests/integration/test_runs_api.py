@@ -404,6 +404,19 @@ def test_logs_of_a_node_an_attempt_and_after_a_line(flow, logged, node, attempt,
     assert texts(flow, logged, node, attempt, after=after) == expected
 
 
+@pytest.mark.parametrize(
+    ("after", "until", "expected"),
+    [
+        (0, 1, ["one"]),
+        (1, 3, ["two", "three"]),
+        (2, 2, []),
+        (3, 99, ["four", "five"]),
+    ],
+)
+def test_a_range_of_lines_is_read(flow, logged, after, until, expected):
+    assert texts(flow, logged, "first", 1, after=after, until=until) == expected
+
+
 def test_logs_of_an_unknown_node_are_not_found(flow, logged):
     with pytest.raises(NotFound, match="nobody"):
         texts(flow, logged, "nobody")
