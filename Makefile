@@ -12,7 +12,7 @@ TEST_FLAGS ?=
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-run: $(READY) ## Start AgentFlow here: embedded Postgres, migrations, scheduler
+run: $(READY) ## Start AgentFlow here: embedded Postgres, migrations, scheduler, webserver
 	@$(BIN)/agentflow standalone
 
 test: $(READY) ## Run the tests (TEST_FLAGS="-k name" for some of them)

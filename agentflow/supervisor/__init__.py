@@ -1,4 +1,4 @@
-"""`agentflow standalone`: one terminal that keeps database, scheduler and health endpoint going (ENGINE 15)."""
+"""`agentflow standalone`: one terminal that keeps database, scheduler and webserver going (ENGINE 15)."""
 
 from agentflow.supervisor.standalone import run_standalone
 

@@ -45,7 +45,7 @@ class Banner:
         self._table(f"AgentFlow {version('agentflow')}", rows)
 
     def ready(self, seconds: float) -> None:
-        """A scheduler is alive: workflows run."""
+        """A scheduler is alive and the webserver answers: workflows run."""
         self._say(f"Ready in {seconds:.1f} s. Try: agentflow run FILE. Ctrl-C stops.", style="green")
         if self._open_browser and self._console.is_terminal and _has_screen():
             webbrowser.open(self._address)

@@ -17,7 +17,7 @@ CHILD_GRACE = 4.0
 
 
 class Supervisor:
-    """Owns the children; the database and the health endpoint belong to the caller."""
+    """Owns the children; the database belongs to the caller."""
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
-"""`standalone` as a process: it starts, shows, restarts and ends what it supervises. The scheduler is a small fake."""
+"""`standalone` as a process: it starts, shows, restarts and ends what it supervises, which are small fakes."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agentflow.errors import SettingsError
 from agentflow.locks import FileLock
+from agentflow.settings import Settings
+from agentflow.supervisor import run_standalone
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,14 +58,30 @@ while True:
         time.sleep(0.05)
 """
 
+#: Answers as the webserver does, on its port.
+FAKE_WEBSERVER = """
+import os, signal
+from agentflow import lifeline
+from agentflow.health import HealthServer
+from agentflow.readiness import readiness
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+lifeline.watch(grace=1)
+port = int(os.environ["AGENTFLOW_WEB_PORT"])
+HealthServer("127.0.0.1", port, lambda: readiness(os.environ["AGENTFLOW_DATABASE_URL"])).start()
+while True:
+    signal.pause()
+"""
+
 STANDALONE = """
 import sys
 from agentflow.errors import AgentFlowError
 from agentflow.settings import load_settings
 from agentflow.supervisor import run_standalone
 try:
-    command = [sys.executable, *sys.argv[1:]]
-    sys.exit(run_standalone(load_settings(), port=0, open_browser=False, scheduler=command))
+    web, *command = sys.argv[1:]
+    sys.exit(run_standalone(load_settings(), port=0, open_browser=False, scheduler=[sys.executable, *command],
+        webserver=[sys.executable, web]))
 except AgentFlowError as error:
     sys.stderr.write(f"{error}\\n{error.hint}\\n")
     sys.exit(error.exit_code)
@@ -115,6 +135,13 @@ def get(url: str) -> tuple[int, dict]:
             return error.code, json.load(error)
 
 
+def answers(system: Standalone) -> bool:
+    try:
+        return get(f"{system.address}/healthz")[0] == 200
+    except OSError:
+        return False
+
+
 def postgres_alive(home: Path) -> bool:
     lock = FileLock(home / "postgres.alive")
     free = lock.try_acquire("shared")
@@ -142,12 +169,14 @@ def start(open_home: Path, tmp_path: Path) -> Iterator[Callable[..., Standalone]
     started: list[Standalone] = []
     fake = tmp_path / "fake_scheduler.py"
     fake.write_text(FAKE_SCHEDULER)
+    web = tmp_path / "fake_webserver.py"
+    web.write_text(FAKE_WEBSERVER)
 
     def start(mode: str = "obedient", **environment: str) -> Standalone:
         journal = tmp_path / f"journal-{len(started)}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTFLOW_")}
         process = subprocess.Popen(
-            [sys.executable, "-c", STANDALONE, str(fake), mode, str(journal)],
+            [sys.executable, "-c", STANDALONE, str(web), str(fake), mode, str(journal)],
             env=clean | {"AGENTFLOW_HOME": str(open_home), "PYTHONPATH": str(ROOT)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -229,6 +258,30 @@ def test_a_killed_scheduler_is_started_again(start) -> None:
     assert system.stop(signal.SIGTERM)[0] == 0
 
 
+def test_a_killed_webserver_is_started_again_and_the_scheduler_left_alone(start) -> None:
+    system = start()
+    system.until_ready()
+    scheduler = system.scheduler
+    web = next(
+        child for child in psutil.Process(system.process.pid).children() if "fake_webserver" in child.cmdline()[-1]
+    )
+    web.kill()
+    until(lambda: not web.is_running() or web.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: answers(system))
+    assert system.scheduler == scheduler
+    assert system.stop(signal.SIGTERM)[0] == 0
+
+
+def test_a_taken_port_is_named(open_home: Path) -> None:
+    with socket.socket() as rival:
+        rival.bind(("127.0.0.1", 0))
+        rival.listen()
+        port = rival.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"Port {port} "):
+            run_standalone(Settings(home=open_home), port=port, open_browser=False)
+    assert not (open_home / "standalone.json").exists()
+
+
 def test_a_killed_postgres_is_started_again(start) -> None:
     system = start()
     system.until_ready()
@@ -245,6 +298,7 @@ def test_a_scheduler_that_always_dies_is_started_ever_less_often_and_never_ready
     system = start("broken")
     until(lambda: system.journal.exists() and len(system.journal.read_text().split()) >= 3)
     assert system.process.poll() is None
+    until(lambda: answers(system))
     status, document = get(f"{system.address}/readyz")
     assert (status, document["checks"][-1]) == (503, {"name": "scheduler", "ok": False, "detail": "0 alive"})
     assert get(f"{system.address}/healthz")[0] == 200
