@@ -12,6 +12,8 @@ import sys
 from datetime import UTC, datetime
 from typing import IO, Any, Literal, Protocol
 
+from agentflow import correlation
+
 #: What every LogRecord carries; all else came through `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # SGR codes
@@ -64,8 +66,10 @@ class StderrHandler(logging.StreamHandler[IO[str]]):
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The fields given by `extra`."""
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    """The fields given by `extra`, and the id of the request that is being worked for."""
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    request_id = correlation.current()
+    return fields if request_id is None else {correlation.TRACE: request_id} | fields
 
 
 class JsonFormatter(logging.Formatter):

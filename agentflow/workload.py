@@ -47,7 +47,8 @@ class Workload(BaseModel):
     secrets: dict[str, str] = Field(default_factory=dict, repr=False)  #: Only those that the config names.
     limits: Limits = Limits()
     bundle: str | None = None  #: Content hash of the code bundle, extracted in `bundles_dir/<hash>`.
-    trace: dict[str, str] = Field(default_factory=dict)  #: W3C trace context.
+    trace: dict[str, str] = Field(default_factory=dict)
+    """What ties it to who asked for it: `request_id`."""
 
 
 class ErrorInfo(BaseModel):

@@ -48,7 +48,11 @@ class ContextLoader:
     """Builds contexts in few queries. For one thread."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[uuid.UUID, dict[str, Any]] = OrderedDict()
+        self._runs: OrderedDict[uuid.UUID, inputs.RunContext] = OrderedDict()
+
+    def request_id(self, run_id: uuid.UUID) -> str | None:
+        """The id of the request that made a run whose context was just loaded."""
+        return self._runs[run_id].request_id if run_id in self._runs else None
 
     def load(self, connection: Connection, asking: Sequence[Asking]) -> list[Loaded | None]:
         """A context per asking node, in order; None where its inputs are over INPUT_MAX."""
@@ -72,7 +76,7 @@ class ContextLoader:
             named = {name: value for name, value in known.items() if every or name in ask.references.vars}
             if ask.own is not None:
                 nodes[ask.version.node_ids[ask.node_no]] = ask.own
-            context = {**runs[ask.run_id], "nodes": nodes, "vars": named}
+            context = {**runs[ask.run_id].names, "nodes": nodes, "vars": named}
             if ask.map_index != NOT_MAPPED:
                 context |= {"index": ask.map_index, "item": items.get((ask.run_id, ask.node_no, ask.map_index))}
             large = {
@@ -83,7 +87,7 @@ class ContextLoader:
             contexts.append(Loaded(context, large))
         return contexts
 
-    def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+    def _run_parts(self, connection: Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, inputs.RunContext]:
         missing = ids - self._runs.keys()
         if missing:
             self._runs.update(inputs.run_contexts(connection, missing))

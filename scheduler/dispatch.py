@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from agentflow import correlation
 from agentflow.bundles import extract_bundle
 from agentflow.db.queries.attempts import attempt_id
 from agentflow.db.queries.claims import Claim
@@ -117,6 +118,9 @@ class Dispatcher:
         self, claim: Claim, version: LoadedVersion, context: dict[str, object], secrets: dict[str, str]
     ) -> Workload:
         run_id, node_no, map_index, attempt = claim.key
+        request_id = self._contexts.request_id(run_id)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("attempt_dispatched", extra={"attempt": attempt_id(claim.key), correlation.TRACE: request_id})
         policy = version.policy(node_no)
         settings = self._settings
         # Trusted parts of our own making: validating them again would cost more than building them.
@@ -143,7 +147,7 @@ class Dispatcher:
                 allow_private_http=settings.allow_private_http,
             ),
             bundle=version.bundle_hash,
-            trace={},
+            trace={} if request_id is None else {correlation.TRACE: request_id},
         )
 
     def _extract(self, connection: Connection, bundle_hash: str) -> None:

@@ -134,9 +134,9 @@ def begin_attempt(connection: Connection, gate: DueGate, now: Any) -> None:
 
 #: Numbered after the node's earlier sub-runs, of whatever attempt: an address never means two runs.
 _INSERT = text("""
-INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, params, actor, hidden, reserved_for,
+INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, params, actor, request_id, hidden, reserved_for,
   chain_depth, sub_depth, parent_run_id, parent_node_no, parent_map_index, parent_seq, created_at)
-SELECT :id, p.workspace_id, w.id, :version, 'queued', :triggered_by, CAST(:params AS json), p.actor, p.hidden,
+SELECT :id, p.workspace_id, w.id, :version, 'queued', :triggered_by, CAST(:params AS json), p.actor, p.request_id, p.hidden,
   p.reserved_for, p.chain_depth, p.sub_depth + 1, p.id, :node, :map,
   (SELECT count(*) FROM run s WHERE s.parent_run_id = p.id AND s.parent_node_no = :node AND s.parent_map_index = :map),
   :now

@@ -41,6 +41,7 @@ class NodeContext:
     """What an attempt may know of its surroundings."""
 
     run_id: str = ""
+    request_id: str = ""  #: Of the request that made the run; empty when none did.
     workflow: str = ""
     node: str = ""
     map_index: int | None = None

@@ -16,7 +16,7 @@ from agentflow.nodes.base import NodeConfig, NodeContext, NodeFailed, NodeSkippe
 from agentflow.nodes.fields import NO_SECRETS, Text
 from agentflow.nodes.process import Ended, passed_on, run_streamed
 
-_OURS: Final = ("RUN_ID", "WORKFLOW", "NODE", "MAP_INDEX", "ATTEMPT", "WORK_DIR", "OUTPUT")
+_OURS: Final = ("RUN_ID", "WORKFLOW", "NODE", "MAP_INDEX", "ATTEMPT", "REQUEST_ID", "WORK_DIR", "OUTPUT")
 _SIGPIPE_EXIT: Final = 141  # 128 + SIGPIPE
 
 
@@ -91,6 +91,7 @@ def environment(
         "NODE": context.node,
         "MAP_INDEX": "" if context.map_index is None else str(context.map_index),
         "ATTEMPT": str(context.attempt),
+        "REQUEST_ID": context.request_id,
         "WORK_DIR": str(context.work_dir),
         "OUTPUT": str(output),
     }

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from agentflow import correlation
 from agentflow.nodes import registry
 from agentflow.nodes.base import AsyncNodeType, MakeRoom, NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
 from agentflow.runner.errors import ConfigInvalid, describe
@@ -86,9 +87,11 @@ def _prepared(
     workload: Workload, work_dir: Path, bundle_dir: Path | None, log: NodeLog
 ) -> tuple[NodeType[Any], NodeConfig, NodeContext]:
     """What the node is called with."""
+    correlation.bind(workload.trace.get(correlation.TRACE))
     node_type = registry.get(workload.type)
     context = NodeContext(
         run_id=workload.run_id,
+        request_id=workload.trace.get(correlation.TRACE, ""),
         workflow=workload.workflow,
         node=workload.node,
         map_index=workload.map_index,

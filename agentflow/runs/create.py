@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from agentflow import correlation
 from agentflow.catalog import audit, find_workflow
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.db.notify import notify_live, notify_ready
@@ -22,9 +23,9 @@ from agentflow.states import TriggeredBy
 
 _INSERT = text("""
 INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, trigger_id, logical_date, params, note,
-  actor, hidden, reserved_for, chain_depth, created_at)
+  actor, request_id, hidden, reserved_for, chain_depth, created_at)
 VALUES (:id, :workspace, :workflow, :version, 'queued', :triggered_by, :trigger, :logical_date, CAST(:params AS json),
-  :note, :actor, :hidden, CAST(:reserved_for AS uuid), :chain_depth, :now)
+  :note, :actor, :request_id, :hidden, CAST(:reserved_for AS uuid), :chain_depth, :now)
 """)
 _MANUAL_DATE = text("""
 INSERT INTO manual_date (workflow_id, logical_date, run_id) VALUES (:workflow, :logical_date, :run)
@@ -64,6 +65,7 @@ def insert_run(
             "params": json.dumps(params, ensure_ascii=False),
             "note": note,
             "actor": actor,
+            "request_id": correlation.current(),
             "hidden": reserved_for is not None,
             "reserved_for": reserved_for,
             "chain_depth": chain_depth,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agentflow import log
+from agentflow import correlation, log
 
 
 @dataclass
@@ -109,3 +109,12 @@ def test_lines_follow_stderr_when_it_is_replaced(monkeypatch):
     monkeypatch.setattr(sys, "stderr", later)
     logging.getLogger("x").info("moved")
     assert "moved" in later.getvalue()
+
+
+def test_lines_of_a_request_carry_its_id(stderr):
+    log.configure(Asked("json"))
+    with correlation.bound("request-1"):
+        logging.getLogger("x").info("one")
+        logging.getLogger("x").info("two", extra={"request_id": "given"})
+    logging.getLogger("x").info("three")
+    assert [json.loads(line).get("request_id") for line in stderr().splitlines()] == ["request-1", "given", None]

@@ -185,7 +185,9 @@ def test_the_command_stays_in_the_process_group_of_the_runner(shell):
 
 def test_only_listed_variables_of_the_runner_are_inherited():
     inherited = {"PATH": "/bin", "LC_ALL": "C", "TZ": "UTC", "AGENTFLOW_SECRET_KEY": "s", "AWS_SECRET": "s", "X": "1"}
-    context = NodeContext(run_id="r", workflow="w", node="n", map_index=3, attempt=2, work_dir=Path("/w"))
+    context = NodeContext(
+        run_id="r", request_id="q", workflow="w", node="n", map_index=3, attempt=2, work_dir=Path("/w")
+    )
     assert environment(inherited, {"MINE": "5", "TZ": "Asia/Tokyo"}, context, Path("/w/o.json")) == {
         "PATH": "/bin",
         "LC_ALL": "C",
@@ -196,6 +198,7 @@ def test_only_listed_variables_of_the_runner_are_inherited():
         "AGENTFLOW_NODE": "n",
         "AGENTFLOW_MAP_INDEX": "3",
         "AGENTFLOW_ATTEMPT": "2",
+        "AGENTFLOW_REQUEST_ID": "q",
         "AGENTFLOW_WORK_DIR": "/w",
         "AGENTFLOW_OUTPUT": "/w/o.json",
     }

@@ -77,6 +77,7 @@ class Run(Model):
     params: Mapped[Json]
     note: Mapped[str] = mapped_column(server_default="")
     actor: Mapped[str]
+    request_id: Mapped[str | None]  #: Of the request that made it; its attempts and sub-runs carry it on.
     hidden: Mapped[No]  #: `run FILE`: left out of lists by default.
     reserved_for: Mapped[uuid.UUID | None]  #: Only this scheduler starts it, while its heartbeat lives.
     chain_depth: Mapped[SmallZero]  #: Event chains carry a depth.

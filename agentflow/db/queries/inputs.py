@@ -18,7 +18,9 @@ from agentflow.states import NodeRunState
 
 INLINE_INPUTS = 8 * 2**20  #: Bytes of small outputs that are sent within one workload.
 
-_RUNS = Statement("SELECT id, params, logical_date, triggered_by FROM run WHERE id = ANY(CAST(:ids AS uuid[]))")
+_RUNS = Statement(
+    "SELECT id, params, logical_date, triggered_by, request_id FROM run WHERE id = ANY(CAST(:ids AS uuid[]))"
+)
 #: By key, one after the other: see `attempts`.
 #: `q` numbers the asking node; a value is sent only if it is small, and while all of that node's are together.
 _UPSTREAMS = Statement(f"""
@@ -41,13 +43,24 @@ WHERE workspace_id = :workspace AND (:every OR name = ANY(CAST(:names AS text[])
 """)
 
 
-def run_contexts(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
-    """`params` and `run` of each run: they never change."""
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What attempts of a run need of it; it never changes."""
+
+    names: dict[str, Any]  #: For templates: `params` and `run`.
+    request_id: str | None
+
+
+def run_contexts(connection: Connection, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, RunContext]:
+    """What attempts of these runs need of them."""
     return {
-        row.id: {
-            "params": row.params,
-            "run": {"id": str(row.id), "logical_date": iso(row.logical_date), "triggered_by": row.triggered_by},
-        }
+        row.id: RunContext(
+            {
+                "params": row.params,
+                "run": {"id": str(row.id), "logical_date": iso(row.logical_date), "triggered_by": row.triggered_by},
+            },
+            row.request_id,
+        )
         for row in _RUNS.run(connection, {"ids": uuids(ids)})
     }
 
