@@ -10,18 +10,19 @@ from sqlalchemy import Connection, text
 
 from agentflow.access import Principal
 from agentflow.db.engine import transact
+from agentflow.db.tenancy import AUTH, WEB
 from webserver.access import current_principal
 from webserver.state import current_web
 
 T = TypeVar("T")
 
-#: One round trip, for the length of the transaction; policies of the tables read it.
-_ENTER = text("SELECT set_config('app.workspace', :workspace, true)")
+#: One round trip, for the length of the transaction: what policies of the tables read (agentflow.db.tenancy).
+_ENTER = text("SELECT set_config('role', :role, true), set_config('app.workspace', :workspace, true)")
 
 
 def enter(connection: Connection, principal: Principal) -> None:
     """Bind a transaction to the workspace of a principal."""
-    connection.execute(_ENTER, {"workspace": str(principal.workspace_id)})
+    connection.execute(_ENTER, {"role": WEB, "workspace": str(principal.workspace_id)})
 
 
 def do(work: Callable[[Connection], T]) -> T:
@@ -51,3 +52,13 @@ def transaction() -> Iterator[Connection]:
     with current_web().engine.begin() as connection:
         enter(connection, principal)
         yield connection
+
+
+def do_accounts(work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction that sees accounts, and nothing of what workspaces hold."""
+
+    def scoped(connection: Connection) -> T:
+        connection.execute(_ENTER, {"role": AUTH, "workspace": ""})
+        return work(connection)
+
+    return transact(current_web().engine, scoped)

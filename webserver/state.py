@@ -13,8 +13,14 @@ from agentflow.settings import Settings
 
 EXTENSION = "agentflow"
 
-#: ENGINE 8 and 17: a request holds no lock for long, and a worker few connections.
-_OPTIONS = {"statement_timeout": "15s", "idle_in_transaction_session_timeout": "30s", "lock_timeout": "5s"}
+#: ENGINE 8 and 17: a request holds no lock for long, and a worker few connections. Plans are made for the parameters at
+#: hand: one for all sorts a large run's nodes, and judges each of them by the policies, to show the first page.
+_OPTIONS = {
+    "statement_timeout": "15s",
+    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": "5s",
+    "plan_cache_mode": "force_custom_plan",
+}
 _POOL, _OVERFLOW = 8, 2
 
 

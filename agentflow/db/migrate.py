@@ -17,9 +17,11 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 import agentflow
 from agentflow.clock import utc_now
+from agentflow.db import tenancy
 from agentflow.db.engine import make_engine
 from agentflow.db.models import Model
 from agentflow.db.partitions import ensure_partitions, is_partition
+from agentflow.db.roles import ensure_roles
 from agentflow.errors import DatabaseNotReady
 
 
@@ -61,12 +63,15 @@ def _run(url: str, step: Callable[[Config], None], *, ahead: bool) -> None:
     try:
         with engine.connect() as connection:
             _refuse_newer(connection)
+            ensure_roles(connection)
+            connection.commit()
             config = _config()
             config.attributes["connection"] = connection
             step(config)
             if ahead:
                 ensure_partitions(connection, utc_now())
                 connection.commit()
+                tenancy.apply(connection)
     except CommandError as error:
         raise DatabaseNotReady(f"The schema cannot be changed: {error}", hint="see `agentflow db current`") from error
     except DBAPIError as error:
@@ -95,17 +100,26 @@ def _newer(found: str) -> DatabaseNotReady:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the schema to `revision` and make the partitions of the next months.
+    """Bring the schema to `revision`; at the head, make the partitions of the next months and set everybody's rights.
 
     Raises:
-        DatabaseNotReady: A newer version has changed the schema, or others hold its tables.
+        DatabaseNotReady: A newer version has changed the schema, others hold its tables, or the roles of the database
+            cannot be made.
     """
     _run(url, lambda config: command.upgrade(config, revision), ahead=revision == "head")
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to `revision` (`base`: nothing left). Raises like `upgrade`."""
-    _run(url, lambda config: command.downgrade(config, revision), ahead=False)
+    """Take the schema back to `revision` (`base`: nothing left but the roles, which belong to the whole cluster).
+
+    The rights of the webserver are taken away; that version's own `upgrade` gives them again. Raises like `upgrade`.
+    """
+
+    def step(config: Config) -> None:
+        tenancy.remove(config.attributes["connection"])
+        command.downgrade(config, revision)
+
+    _run(url, step, ahead=False)
 
 
 def require_current(connection: Connection) -> None:

@@ -25,9 +25,10 @@ WITH RECURSIVE f AS (
   UNION SELECT r.id FROM f JOIN run r ON r.parent_run_id = f.id WHERE r.parent_run_id IS NOT NULL
 ) SELECT id FROM f
 """)
+#: The run goes last: the rest is visible to the webserver as long as its run is.
 _DELETE = [
     text(f"DELETE FROM {table} WHERE {'id' if table == 'run' else 'run_id'} = ANY(CAST(:ids AS uuid[]))")  # noqa: S608 - names of ours
-    for table in (*PARTITIONED, "run_end", "manual_date")
+    for table in (*reversed(PARTITIONED[1:]), "run_end", "manual_date", "run")
 ]
 
 

@@ -22,13 +22,14 @@ _LIST = text(f"""
 SELECT name, type, config, secret_fields, updated_at, updated_by FROM connection
 WHERE workspace_id = :workspace {BY_NAME}
 """)  # noqa: S608 - text of ours
+#: The encrypted columns without `excluded`, which would be reading them (agentflow.db.tenancy).
 _SET = text("""
 INSERT INTO connection (workspace_id, name, type, config, secret_fields, ciphertext, key_id, wrapped_key, updated_by)
 VALUES (:workspace, :name, :type, CAST(:config AS json), CAST(:secret_fields AS text[]), :ciphertext, :key_id,
   :wrapped_key, :actor)
 ON CONFLICT (workspace_id, name) DO UPDATE SET type = excluded.type, config = excluded.config,
-  secret_fields = excluded.secret_fields, ciphertext = excluded.ciphertext, key_id = excluded.key_id,
-  wrapped_key = excluded.wrapped_key, updated_at = clock_timestamp(), updated_by = excluded.updated_by
+  secret_fields = excluded.secret_fields, ciphertext = :ciphertext, key_id = :key_id,
+  wrapped_key = :wrapped_key, updated_at = clock_timestamp(), updated_by = excluded.updated_by
 """)
 _DELETE = text("DELETE FROM connection WHERE workspace_id = :workspace AND name = :name")
 

@@ -19,11 +19,12 @@ TABLE = "secret"
 _LIST = text(f"""
 SELECT name, key_id, updated_at, updated_by FROM secret WHERE workspace_id = :workspace {BY_NAME}
 """)  # noqa: S608 - text of ours
+#: Without `excluded`: that would be reading, and the webserver may write these columns only (agentflow.db.tenancy).
 _SET = text("""
 INSERT INTO secret (workspace_id, name, ciphertext, key_id, wrapped_key, updated_by)
 VALUES (:workspace, :name, :ciphertext, :key_id, :wrapped_key, :actor)
-ON CONFLICT (workspace_id, name) DO UPDATE SET ciphertext = excluded.ciphertext, key_id = excluded.key_id,
-  wrapped_key = excluded.wrapped_key, updated_at = clock_timestamp(), updated_by = excluded.updated_by
+ON CONFLICT (workspace_id, name) DO UPDATE SET ciphertext = :ciphertext, key_id = :key_id,
+  wrapped_key = :wrapped_key, updated_at = clock_timestamp(), updated_by = :actor
 """)
 _DELETE = text("DELETE FROM secret WHERE workspace_id = :workspace AND name = :name")
 

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 import agentflow
 from agentflow.catalog import apply_spec
-from agentflow.db import migrate
+from agentflow.db import migrate, tenancy
 from agentflow.db.engine import make_engine
 from agentflow.db.models import Model
 from agentflow.db.models.history import PARTITIONED
@@ -210,6 +210,7 @@ def test_a_table_in_use_stops_a_migration_instead_of_queueing_readers(empty, con
     (copy / "env.py").write_text(environment.replace('LOCK_TIMEOUT = "10s"', 'LOCK_TIMEOUT = "100ms"'))
     migrate.upgrade(empty)
     monkeypatch.setattr(migrate, "scripts_path", lambda: copy)
+    monkeypatch.setattr(tenancy, "LOCK_TIMEOUT", "100ms")
     with connect() as reader:
         fill(reader)
         with pytest.raises(DatabaseNotReady, match="while others use it") as error:
