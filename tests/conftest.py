@@ -23,6 +23,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine
 
+from agentflow.access.passwords import Cost
 from agentflow.errors import AgentFlowError
 from agentflow.postgres import EmbeddedPostgres, check_server, libpq_url, normalise_url
 from agentflow.postgres.config import UNSAFE_FAST
@@ -178,6 +179,14 @@ def connection(shared_engine: Engine) -> Iterator[Connection]:
     with shared_engine.connect() as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cheap_passwords() -> Iterator[None]:
+    """Passwords are hashed in no time; one test looks at the real cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agentflow.access.passwords.COST", Cost(memory_kib=8, passes=1, lanes=1))
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Typed models of every table, one file a group."""
 
+from agentflow.db.models.accounts import ApiKey, AppUser, LoginLink, LoginThrottle, Membership, UserSession
 from agentflow.db.models.base import Model
 from agentflow.db.models.definitions import (
     Bundle,
@@ -34,6 +35,8 @@ from agentflow.db.models.operations import (
 from agentflow.db.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
+    "ApiKey",
+    "AppUser",
     "Attempt",
     "AuditEvent",
     "Bundle",
@@ -45,7 +48,10 @@ __all__ = [
     "Fire",
     "IdempotencyKey",
     "LogChunk",
+    "LoginLink",
+    "LoginThrottle",
     "ManualDate",
+    "Membership",
     "Model",
     "NodeRun",
     "ObjectTrash",
@@ -59,6 +65,7 @@ __all__ = [
     "Secret",
     "SourceFile",
     "Trigger",
+    "UserSession",
     "Variable",
     "VersionEdge",
     "VersionNode",
