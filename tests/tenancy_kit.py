@@ -56,6 +56,8 @@ def fill(connection: Connection, workspace: int) -> dict[str, Any]:
     put(connection, "version_edge", version_id=version, up_no=0, down_no=1)
     for table in ("variable", "secret", "source_file", "dag_folder", "audit_event"):
         put(connection, table, workspace_id=workspace)
+    put(connection, "workflow_draft", workflow_id=workflow, workspace_id=workspace)
+    put(connection, "idempotency_key", workspace_id=workspace)
     put(connection, "connection", workspace_id=workspace, name="c")
     trigger = put(connection, "trigger", workflow_id=workflow)
     put(connection, "event_source", trigger_id=trigger, workspace_id=workspace, workflow="same-name")

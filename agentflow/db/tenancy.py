@@ -78,6 +78,7 @@ TABLES: dict[str, Access] = {
     "workflow": _owned(_ALL),
     "workflow_version": _within("workflow_version", "workflow_id", "workflow", _ALL),
     "dispatch_group": _within("dispatch_group", "workflow_id", "workflow", _ALL),
+    "workflow_draft": _owned(_ALL),
     "version_node": _within("version_node", "version_id", "workflow_version", _ALL),
     "version_edge": _within("version_edge", "version_id", "workflow_version", _ALL),
     # Code is stored by its hash, once for all workspaces: the webserver may add some, never read any.
@@ -102,6 +103,8 @@ TABLES: dict[str, Access] = {
     "run_end": _of_run("run_end", _ALL),
     "run_waiter": _of_run("run_waiter", _ALL),
     "scheduler": Access("true", _READ),
+    "object_trash": Access("true", "INSERT"),
+    "idempotency_key": _owned(_ALL),
     "audit_event": _owned("SELECT, INSERT", auth="INSERT"),
     "app_user": _ACCOUNTS,
     "membership": _ACCOUNTS,

@@ -19,7 +19,7 @@ from agentflow.ids import uuid7
 from tests.tenancy_kit import NOW, act_as, fill, put
 
 #: Tables of the whole instance: no row of theirs belongs to a workspace.
-SHARED = {"alembic_version", "bundle", "scheduler"}
+SHARED = {"alembic_version", "bundle", "object_trash", "scheduler"}
 OWNED = sorted(name for name, access in TABLES.items() if access.web and name not in SHARED)
 
 
