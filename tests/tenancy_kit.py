@@ -58,6 +58,8 @@ def fill(connection: Connection, workspace: int) -> dict[str, Any]:
         put(connection, table, workspace_id=workspace)
     put(connection, "workflow_draft", workflow_id=workflow, workspace_id=workspace)
     put(connection, "idempotency_key", workspace_id=workspace)
+    put(connection, "webhook", workspace_id=workspace, workflow_id=workflow, name="h", token_hash=mark.encode())
+    put(connection, "webhook_delivery", workspace_id=workspace, name="h")
     put(connection, "connection", workspace_id=workspace, name="c")
     trigger = put(connection, "trigger", workflow_id=workflow)
     put(connection, "event_source", trigger_id=trigger, workspace_id=workspace, workflow="same-name")

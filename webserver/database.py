@@ -34,15 +34,20 @@ def do_in(workspace_id: int, work: Callable[[Connection], T]) -> T:
     """As `do`, in a workspace that something else than a login gives access to."""
 
     def scoped(connection: Connection) -> T:
-        connection.execute(_ENTER, {"workspace": str(workspace_id)})
+        connection.execute(_ENTER, {"role": WEB, "workspace": str(workspace_id)})
         return work(connection)
 
     return transact(current_web().engine, scoped)
 
 
 def do_as_auth(work: Callable[[Connection], T]) -> T:
-    """Run `work` where it is not known yet who asks, and for what workspace."""
-    return transact(current_web().engine, work)
+    """Run `work` where it is not known yet who asks, and for what workspace: it sees accounts, and no workspace."""
+
+    def scoped(connection: Connection) -> T:
+        connection.execute(_ENTER, {"role": AUTH, "workspace": ""})
+        return work(connection)
+
+    return transact(current_web().engine, scoped)
 
 
 @contextmanager
@@ -52,13 +57,3 @@ def transaction() -> Iterator[Connection]:
     with current_web().engine.begin() as connection:
         enter(connection, principal)
         yield connection
-
-
-def do_accounts(work: Callable[[Connection], T]) -> T:
-    """Run `work` in one transaction that sees accounts, and nothing of what workspaces hold."""
-
-    def scoped(connection: Connection) -> T:
-        connection.execute(_ENTER, {"role": AUTH, "workspace": ""})
-        return work(connection)
-
-    return transact(current_web().engine, scoped)

@@ -65,6 +65,10 @@ def _of_run(table: str, web: str) -> Access:
     return _within(table, "run_id", "run", web)
 
 
+_HOOK = (
+    "SELECT (workspace_id, name, workflow_id, trigger_name, prefix, key_id, rotated_at, rotated_by, used_at),"
+    " INSERT, UPDATE, DELETE"
+)
 #: Not for those who serve requests, and not for those who run what users have written.
 _ACCOUNTS = Access("false", auth=_ALL, scheduler="")
 _SEALED = "SELECT (workspace_id, name, key_id, updated_at, updated_by), INSERT, UPDATE, DELETE"
@@ -102,6 +106,8 @@ TABLES: dict[str, Access] = {
     "run_event": _of_run("run_event", _ALL),
     "run_end": _of_run("run_end", _ALL),
     "run_waiter": _of_run("run_waiter", _ALL),
+    "webhook": _owned(_HOOK, auth=_READ),  # whoever delivers has a token and no workspace yet
+    "webhook_delivery": _owned(_ALL),
     "scheduler": Access("true", _READ),
     "object_trash": Access("true", "INSERT"),
     "idempotency_key": _owned(_ALL),

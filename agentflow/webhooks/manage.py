@@ -22,7 +22,7 @@ _SHOWN = 8  #: Characters of a token that are kept readable.
 
 _LIST = text("""
 SELECT w.name || '/' || coalesce(t.config ->> 'name', :unnamed) AS name, w.name AS workflow, t.paused,
-  h.prefix, h.ciphertext IS NOT NULL AS signed, h.rotated_at, h.rotated_by, h.used_at
+  h.prefix, h.key_id IS NOT NULL AS signed, h.rotated_at, h.rotated_by, h.used_at
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id
 LEFT JOIN webhook h ON h.workflow_id = w.id AND h.trigger_name = coalesce(t.config ->> 'name', :unnamed)
 WHERE w.workspace_id = :workspace AND w.source <> 'adhoc' AND t.type = 'webhook' AND t.active ORDER BY 1
@@ -31,13 +31,13 @@ _TRIGGERS = text("""
 SELECT coalesce(config ->> 'name', :unnamed) FROM trigger
 WHERE workflow_id = :workflow AND type = 'webhook' AND active ORDER BY 1
 """)
+#: What opens doors without `excluded`, which would be reading it (agentflow.db.tenancy).
 _SET = text("""
 INSERT INTO webhook (workspace_id, name, workflow_id, trigger_name, token_hash, prefix, ciphertext, key_id, wrapped_key,
   rotated_by)
 VALUES (:workspace, :name, :workflow, :trigger, :hash, :prefix, :ciphertext, :key_id, :wrapped_key, :actor)
-ON CONFLICT (workspace_id, name) DO UPDATE SET workflow_id = excluded.workflow_id, token_hash = excluded.token_hash,
-  prefix = excluded.prefix, ciphertext = excluded.ciphertext, key_id = excluded.key_id,
-  wrapped_key = excluded.wrapped_key, rotated_at = clock_timestamp(), rotated_by = excluded.rotated_by, used_at = NULL
+ON CONFLICT (workspace_id, name) DO UPDATE SET workflow_id = excluded.workflow_id, token_hash = :hash,
+  prefix = excluded.prefix, ciphertext = :ciphertext, key_id = :key_id, wrapped_key = :wrapped_key, rotated_at = clock_timestamp(), rotated_by = excluded.rotated_by, used_at = NULL
 """)
 _REVOKE = text("DELETE FROM webhook WHERE workspace_id = :workspace AND name = :name")
 
