@@ -1,4 +1,4 @@
-"""A small health endpoint: `/healthz` (this process lives), `/readyz` (the system can run workflows), `/` for people."""
+"""A small health endpoint: `/healthz` (this process lives), `/readyz` (the system can run workflows), `/metrics`, `/`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 CACHED = 1.0  # seconds that an answer of /readyz is kept: probes must not become a load
 CLIENT_TIMEOUT = 5.0  # seconds
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 POLL = 0.2  # seconds between looks whether to stop
 
 
@@ -37,13 +38,14 @@ Readiness = Callable[[], Sequence[Check]]
 class HealthServer:
     """Answers on a thread of its own until stopped."""
 
-    def __init__(self, host: str, port: int, readiness: Readiness) -> None:
-        """Take the port (0: any) without answering yet.
+    def __init__(self, host: str, port: int, readiness: Readiness, metrics: Callable[[], bytes] | None = None) -> None:
+        """Take the port (0: any) without answering yet. With `metrics` it answers `/metrics` too.
 
         Raises:
             SettingsError: The port cannot be had.
         """
         self._readiness = readiness
+        self.metrics = metrics
         self._lock = threading.Lock()
         self._answer: tuple[float, Sequence[Check]] | None = None
         handler = type("Handler", (_Handler,), {"health": self})
@@ -115,19 +117,20 @@ class _Handler(BaseHTTPRequestHandler):
             ready = all(check.ok for check in checks)
             status = "ready" if ready else "not ready"
             self._reply(200 if ready else 503, {"status": status, "checks": [asdict(check) for check in checks]})
+        elif path == "/metrics" and self.health.metrics is not None:
+            self._send(200, METRICS_TYPE, self.health.metrics())
         elif path == "/":
-            self._send(200, "text/html; charset=utf-8", _page(self.health.checks()))
+            self._send(200, "text/html; charset=utf-8", _page(self.health.checks()).encode())
         else:
-            self._reply(404, {"status": "not found", "paths": ["/", "/healthz", "/readyz"]})
+            self._reply(404, {"status": "not found", "paths": ["/", "/healthz", "/readyz", "/metrics"]})
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def _reply(self, status: int, document: object) -> None:
-        self._send(status, "application/json", json.dumps(document))
+        self._send(status, "application/json", json.dumps(document).encode())
 
-    def _send(self, status: int, kind: str, text: str) -> None:
-        body = text.encode()
+    def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -46,6 +46,7 @@ class Applied:
     due: int = 0
     next_resume: datetime | None = None
     ended: list[uuid.UUID] = field(default_factory=list)
+    finals: Mapping[NodeRunState, int] = field(default_factory=dict)
     refused: int = 0
 
 
@@ -77,6 +78,7 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     applied.ready += batch.settlement.made_ready
     applied.due += batch.settlement.made_due + len(batch.settlement.unfinished)
     applied.ended = batch.settlement.ended
+    applied.finals = batch.settlement.finals
     return applied
 
 

@@ -17,6 +17,7 @@ from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
 from agentflow.states import RunState
+from scheduler.metrics import REPAIRS
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Consistency:
             suspects = list(connection.scalars(_SUSPECTS, {"quiet": self._quiet}))
         repaired = sum(transact(self._engine, partial(repair, run_id=run_id)) for run_id in suspects)
         self.repairs += repaired
+        REPAIRS.inc(repaired)
         return repaired
 
 

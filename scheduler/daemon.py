@@ -25,11 +25,13 @@ from scheduler.failure_limits import FailureLimits
 from scheduler.fires import Fires
 from scheduler.folder import FolderSync
 from scheduler.gates import Gates
+from scheduler.health import HealthEndpoint
 from scheduler.identity import Heartbeat, Identity, leave, register
 from scheduler.inbox import Inbox
 from scheduler.inputs import InputFiles
 from scheduler.logwriter import LogWriter
 from scheduler.loop import Loop
+from scheduler.metrics import Metrics
 from scheduler.notifier import Notifier
 from scheduler.outputs import OutputWriter
 from scheduler.recovery import Recovery
@@ -93,6 +95,11 @@ class Daemon:
             fires = Fires(self.engine, self.starter.wake)
             later.append(fires.wake)
             self._services += [fires, Recovery(self.engine, self.identity, self.inbox.wake), self._duties()]
+        self._health: HealthEndpoint | None = None
+        if settings.health_port and not reserved_only:
+            metrics = Metrics(self.engine, self.identity, self._executors, lambda: self.loop.open_attempts)
+            self._health = HealthEndpoint(settings, url, metrics)
+            self._services.append(self._health)
         listen = settings.listen_database_url or url
         self._services.append(Notifier(listen, [self.inbox.wake], later, self._backends.__contains__))
 
@@ -109,6 +116,7 @@ class Daemon:
         """Start everything; executors first, since their zygotes come before any thread of ours.
 
         Raises:
+            SettingsError: The port of the health endpoint cannot be had.
             DatabaseNotReady: The schema is not the one this version needs.
             ExecutorUnknown: An enabled executor is not installed.
         """
@@ -116,6 +124,8 @@ class Daemon:
         try:
             with self.engine.connect() as connection:
                 require_current(connection)
+            if self._health is not None:
+                self._health.take_port()
             self._make_partitions()
             self._scratch = Scratch()
             self._start_executors()

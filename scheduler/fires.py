@@ -22,6 +22,7 @@ from agentflow.runs.create import insert_run
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
 from agentflow.triggers import FirePlan, TriggerRow, plan_fires
+from scheduler.metrics import FIRES
 from scheduler.service import WorkerThread
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Fires(WorkerThread):
         passed: set[int] = set()  # held or unusable: they stay due, and must not keep others from their turn
         while not self.stopping:
             batch = transact(self._engine, partial(self._fire_due, passed=passed))
+            FIRES.inc(batch.runs)
             if batch.progressed:
                 self._on_created()
             elif not batch.passed:

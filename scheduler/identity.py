@@ -50,6 +50,11 @@ class Identity:
         """`time.monotonic()` until which attempts may start."""
         return 0.0 if self._dead.is_set() else self._lease_until
 
+    @property
+    def beat_age(self) -> float:
+        """Seconds since the last acknowledged beat."""
+        return time.monotonic() - (self._lease_until - LEASE)
+
     def beaten(self, who: uuid.UUID, sent_at: float) -> None:
         """A heartbeat of `who` that was sent at this `time.monotonic()` was acknowledged."""
         with self._lock:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -25,7 +26,7 @@ from agentflow.db.queries.starts import start_waiting
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started
 from executors.base import Executor
-from scheduler import guarded
+from scheduler import guarded, metrics
 from scheduler.apply import Applied, Loss, apply_events
 from scheduler.claiming import Claimed, Claimer
 from scheduler.identity import Identity
@@ -89,6 +90,11 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
+    @property
+    def open_attempts(self) -> int:
+        """Attempts that the executors hold."""
+        return len(self._live)
+
     def drain(self) -> None:
         """Claim nothing more; go on applying what the executors report."""
         self._draining = True
@@ -136,6 +142,7 @@ class Loop:
     # -- one tick --------------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """Apply, release, claim, dispatch, once."""
+        metrics.TICKS.inc()
         if self._identity.is_dead and not self._draining:
             self._on_dead()
         connection = self._connected()
@@ -190,12 +197,21 @@ class Loop:
         if applied is not None:
             self._after(applied)
         self._live.update(claimed.executors)
+        self._count(claimed, batch)
         for event in self._claimer.submit(claimed):
             self._inbox.emit(event)
         if started:
             self._on_due()
             self._on_runs_changed()  # they may have timeouts, which the starter watches
         return claimed.more or bool(started)
+
+    @staticmethod
+    def _count(claimed: Claimed, batch: list[Started | Finished]) -> None:
+        for executor, count in Counter(claimed.executors.values()).items():
+            metrics.CLAIMED.labels(executor).inc(count)
+        ends = [event.finished_at for event in batch if isinstance(event, Finished)]
+        if ends and claimed.workloads:
+            metrics.HOP.observe(max(0.0, (datetime.now(UTC) - min(ends)).total_seconds()))
 
     def _settle_batch(self, batch: list[Started | Finished]) -> None:
         del self._pending[: len(batch)]
@@ -273,7 +289,10 @@ class Loop:
         if applied.ended:
             self._look = True  # another run of the workflow may start
             self._on_runs_changed()
+        for state, count in applied.finals.items():
+            metrics.FINISHED.labels(state).inc(count)
         if applied.refused:
+            metrics.REFUSED.inc(applied.refused)
             log.warning("late_results_refused", extra={"count": applied.refused})
 
     def _due_in(self, seconds: float) -> None:

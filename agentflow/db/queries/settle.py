@@ -8,6 +8,7 @@ Python, and everything that changed is kept until `write` stores it at once.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,6 +72,7 @@ class Settlement:
         self.made_due = 0  #: Nodes whose `when` may be evaluated now.
         self.ended: list[uuid.UUID] = []
         self.unfinished: list[FinalNode] = []  #: Cascades cut off at MAX_LEVELS.
+        self.finals: Counter[NodeRunState] = Counter()  #: Node runs that became final.
         self._events: list[Event] = []
         self._nodes: dict[NodeKey, NodeWrite] = {}
         self._attempts: dict[NodeKey, AttemptWrite] = {}
@@ -108,6 +110,7 @@ class Settlement:
     def _count(self, node: FinalNode) -> None:
         run = self.runs[node.run_id]
         run.open_nodes -= 1
+        self.finals[node.state] += 1
         if node.is_leaf and node.state in _FAILED and node.map_index == NOT_MAPPED:
             run.failed_leaves += 1
         self.record(Event(node.run_id, "node", node.node_no, node.map_index, node.attempt, node.state))
