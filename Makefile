@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 BENCH_FLAGS ?=
 TEST_FLAGS ?=
 
-.PHONY: help run test lint format bench migrate clean
+.PHONY: help run test lint format bench bench-scale migrate clean
 
 help: ## Show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: $(READY) ## Start AgentFlow here: embedded Postgres, migrations, scheduler, webserver
 	@$(BIN)/agentflow standalone
@@ -30,6 +30,9 @@ format: $(READY) ## Format the code and fix what can be fixed
 
 bench: $(READY) ## Measure; table on the terminal, JSON in bench-results/
 	@$(BIN)/python tests/benchmarks $(BENCH_FLAGS)
+
+bench-scale: $(READY) ## Measure large runs, long histories, many schedules: up to 15 minutes
+	@$(BIN)/python tests/benchmarks --scale $(BENCH_FLAGS)
 
 migrate: $(READY) ## Bring the database of the settings to the newest schema
 	@$(BIN)/agentflow db upgrade

@@ -21,11 +21,14 @@ import burst
 import chain
 import fan
 import idle
+import large_run
 import log_flood
 import processor
 import profile_hop
+import same_minute
 import subprocess_start
 import trigger_latency
+import two_schedulers
 import waiting
 import wfinstances
 from _report import Report
@@ -45,6 +48,13 @@ BENCHMARKS: dict[str, Measure] = {
     "flood": log_flood.measure,
     "idle": idle.measure,
     "pool": blocked_pool.measure,
+}
+#: `make bench-scale`: what takes minutes. The history comes last, since it stays.
+SCALE: dict[str, Measure] = {
+    "subprocess": BENCHMARKS["subprocess"],
+    "schedulers": two_schedulers.measure,
+    "minute": same_minute.measure,
+    "large": large_run.measure,
 }
 INSTANCES = "instances"
 
@@ -70,11 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    names = [*BENCHMARKS, INSTANCES]
+    names = [*BENCHMARKS, INSTANCES, *(name for name in SCALE if name not in BENCHMARKS)]
     parser = argparse.ArgumentParser(
         prog="tests/benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--scale", action="store_true", help=f"large sizes instead: {', '.join(SCALE)}")
     parser.add_argument(
         "--instances", type=Path, metavar="PATH", help="WfFormat file, or a folder of *.json, to run too"
     )
@@ -83,12 +94,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--profile", action="store_true", help="say where a hop goes even if the chain reached its goals"
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.only = options.only or list(SCALE if options.scale else [*BENCHMARKS, INSTANCES])
+    return options
 
 
 def _measure_all(options: argparse.Namespace, report: Report) -> list[str]:
     """Measure all that was asked for on one system; returns the names of what failed."""
-    chosen = {name: measure for name, measure in BENCHMARKS.items() if name in options.only}
+    chosen = {name: measure for name, measure in (BENCHMARKS | SCALE).items() if name in options.only}
     if INSTANCES in options.only:
         files = wfinstances.find_files(options.instances)
         if files:
