@@ -308,8 +308,8 @@ class Loop:
         before = self._oldest
         with connection.begin():
             self._oldest = claims.oldest_open_run(connection)
-            stops = attempts_to_stop(connection, self._identity.id, self._oldest) if self._live else []
-        self._stop_attempts([attempt_id(key) for key in stops])
+            stops = attempts_to_stop(connection, self._identity.id, self._oldest, self._live) if self._live else []
+        self._stop_attempts(stops)
         if time.monotonic() >= self._audit_at:
             self._write_off_unknown(connection)
         return self._oldest < before

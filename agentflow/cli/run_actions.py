@@ -67,6 +67,7 @@ def clear(
         bool, typer.Option("--newest", help="Go over to the newest version, if its graph is the same.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop what is under way instead of refusing.")] = False,
     workflow: OfWorkflow = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="With --workflow: first logical date.")
@@ -90,6 +91,7 @@ def clear(
                 only_failed=only_failed,
                 newest_version=newest,
                 dry_run=dry_run,
+                force=force,
                 actor=session.actor,
                 workspace=session.workspace,
             )

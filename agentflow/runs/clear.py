@@ -33,7 +33,7 @@ WITH o AS (
   DELETE FROM output WHERE run_id = :run AND node_no = ANY(CAST(:nodes AS int[]))
 ), a AS (
   UPDATE attempt SET state = 'cancelled', finished_at = :now
-  WHERE run_id = :run AND node_no = ANY(CAST(:nodes AS int[])) AND state = 'deferred'
+  WHERE run_id = :run AND node_no = ANY(CAST(:nodes AS int[])) AND finished_at IS NULL
 ), i AS (
   DELETE FROM node_run WHERE run_id = :run AND node_no = ANY(CAST(:nodes AS int[])) AND map_index >= 0
   RETURNING 1
@@ -66,6 +66,7 @@ def clear_run(
     only_failed: bool = False,
     newest_version: bool = False,
     dry_run: bool = False,
+    force: bool = False,
     actor: str,
     workspace: str = DEFAULT_WORKSPACE,
 ) -> dict[str, Any]:
@@ -80,6 +81,8 @@ def clear_run(
         only_failed: Only what failed, was cancelled or kept from running; of mapped nodes only those indexes.
         newest_version: The run goes over to the newest version of its workflow, if that has the same graph.
         dry_run: Change nothing.
+        force: Stop what is under way: its attempts count no more from now on, and their processes are killed. The next
+            attempt may begin before they are gone.
         actor: Who asks.
         workspace: Whose run it is.
 
@@ -106,12 +109,14 @@ def clear_run(
     if dry_run or not selection:
         return {"id": run_id, "changed": False, "cleared": cleared, "nodes": preview}
     busy = [row.address for row in chosen if row.busy]
-    if busy:
-        raise Conflict(f"These are under way: {', '.join(busy[:10])}.", hint="wait for them, or cancel the run first")
+    if busy and not force:
+        raise Conflict(f"These are under way: {', '.join(busy[:10])}.", hint="wait for them, or stop them with --force")
     if newest_version:
         repin_to_newest(connection, run)
+    stop_sub_runs(connection, key, [row for row in chosen if row.busy])
     _reset(connection, runs, key, selection)
-    audit(connection, run.workspace_id, actor, "run.cleared", run_id, nodes=cleared[:SHOWN])
+    forced = {"forced": busy[:SHOWN]} if busy else {}
+    audit(connection, run.workspace_id, actor, "run.cleared", run_id, nodes=cleared[:SHOWN], **forced)
     return {"id": run_id, "changed": True, "cleared": cleared, "nodes": preview}
 
 

@@ -11,6 +11,7 @@ from agentflow.catalog import list_events
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from agentflow.runs import delete_run, open_runs, rerun, runs_between, set_note
 from agentflow.states import RunState
+from agentflow.workload import Finished, Outcome
 from executors.stub import fail, succeed
 
 DIAMOND = {"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["a"]}, "d": {"needs": ["b", "c"]}}
@@ -166,6 +167,50 @@ def test_an_index_that_runs_keeps_its_node_from_being_cleared(kit):
     for nodes in (["m"], ["m[0]"]):
         with pytest.raises(Conflict, match=r"m\[0\]"):
             kit.clear(run, *nodes)
+
+
+def test_a_clear_by_force_stops_what_runs_and_takes_no_result_of_it(kit):
+    kit.stub.hold("a")
+    kit.apply({"a": {}, "beside": {}, "after": {"needs": ["a"]}})
+    kit.stub.hold("beside")
+    run = kit.create()
+    kit.settle()
+    (late,) = [workload for workload in kit.stub.running if workload.node == "a"]
+    kit.clear(run, "a", force=True)
+    kit.tick()
+    assert kit.stub.cancelled == [late.attempt_id]  # and nobody else's
+    kit.stub.release("a", succeed("new"))
+    kit.settle()
+    assert kit.attempts(run, "a") == [(1, "cancelled"), (2, "success")]
+    assert kit.nodes(run)["a"]["output"] == "new"
+    kit.inbox.emit(Finished(late.attempt_id, late.token, Outcome.SUCCESS, None, datetime.now(UTC), '"late"', None))
+    kit.settle()
+    assert kit.nodes(run)["a"]["output"] == "new"
+    assert [event.detail["reported"] for event in kit.events(run, "refused")] == ["success"]
+    told, _ = kit.call(list_events, subject=run, action="run.cleared")
+    assert told[0]["detail"]["forced"] == ["a"]
+    kit.stub.release("beside")
+    assert kit.finish(run) == "success"
+    kit.check_books()
+
+
+def test_indexes_and_sub_runs_under_way_are_cleared_by_force(kit):
+    kit.apply({"work": {}}, "child")
+    kit.apply({"m": mapped([1, 2]), "s": sub("child")})
+    kit.stub.hold("m", "work")
+    run = kit.create()
+    kit.settle()
+    kit.clear(run, "m[1]", "s", force=True)
+    kit.settle()
+    assert kit.states(run) == {"m": "deferred", "m[0]": "running", "m[1]": "running", "s": "deferred"}
+    assert kit.row("SELECT state FROM run WHERE parent_seq = 0").state == "cancelled"
+    kit.clear(run, "m", force=True)  # as a whole: expanded again
+    kit.stub.release("m")
+    kit.stub.release("work")
+    kit.settle()
+    assert kit.finish(run) == "success"
+    assert kit.nodes(run)["m[1]"]["attempt"] == 3
+    kit.check_books()
 
 
 #: Index that failed is marked -> state of the node.

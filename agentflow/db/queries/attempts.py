@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -150,10 +150,11 @@ _OPEN_OF = Statement("""
 SELECT run_id, node_no, map_index, attempt, executor FROM attempt
 WHERE scheduler_id = :scheduler AND state IN ('queued', 'launching', 'running') AND run_id >= :oldest
 """)
-_STOPPING_OF = Statement("""
-SELECT a.run_id, a.node_no, a.map_index, a.attempt FROM attempt a JOIN run r ON r.id = a.run_id
+_OPEN_WITH_RUN = Statement("""
+SELECT a.run_id, a.node_no, a.map_index, a.attempt,
+  (r.cancel_requested_at IS NOT NULL OR r.timed_out) AND r.state = 'running' AS stopping
+FROM attempt a JOIN run r ON r.id = a.run_id
 WHERE a.scheduler_id = :scheduler AND a.state IN ('queued', 'launching', 'running') AND a.run_id >= :oldest
-  AND (r.cancel_requested_at IS NOT NULL OR r.timed_out) AND r.state = 'running'
 """)
 
 
@@ -163,7 +164,10 @@ def open_attempts(connection: Connection, scheduler_id: uuid.UUID, oldest: uuid.
     return {(r.run_id, r.node_no, r.map_index, r.attempt): r.executor for r in rows}
 
 
-def attempts_to_stop(connection: Connection, scheduler_id: uuid.UUID, oldest: uuid.UUID) -> list[AttemptKey]:
-    """Open attempts of this scheduler whose run is being cancelled or has timed out."""
-    rows = _STOPPING_OF.run(connection, {"scheduler": scheduler_id, "oldest": oldest})
-    return [(r.run_id, r.node_no, r.map_index, r.attempt) for r in rows]
+def attempts_to_stop(
+    connection: Connection, scheduler_id: uuid.UUID, oldest: uuid.UUID, live: Collection[str]
+) -> list[str]:
+    """Which of a scheduler's live attempts must end: their run is being stopped, or they were cleared by force."""
+    rows = _OPEN_WITH_RUN.run(connection, {"scheduler": scheduler_id, "oldest": oldest})
+    wanted = {attempt_id((r.run_id, r.node_no, r.map_index, r.attempt)) for r in rows if not r.stopping}
+    return [attempt for attempt in live if attempt not in wanted]

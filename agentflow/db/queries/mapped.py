@@ -172,7 +172,7 @@ WITH k AS MATERIALIZED (
 ), a AS (
   UPDATE attempt SET state = 'cancelled', finished_at = :now FROM k
   WHERE attempt.run_id = :run AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
-    AND attempt.state = 'deferred'
+    AND attempt.finished_at IS NULL
 ), s AS (
   UPDATE node_run SET state = 'deferred', resume_key = '{MAP}', resume_at = NULL, finished_at = NULL, error = NULL
   WHERE run_id = :run AND map_index = {NOT_MAPPED} AND node_no IN (SELECT node_no FROM k)
