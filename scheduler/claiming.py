@@ -82,6 +82,10 @@ class Claimer:
         ready, ended = self._preparing.take()
         return ended + self._hand_over(ready)
 
+    def forget_prepared(self) -> None:
+        """Others have taken over what waits for its inputs."""
+        self._preparing.forget()
+
     def stop_preparing(self, attempt_ids: Collection[str]) -> None:
         """These attempts need not begin any more."""
         self._preparing.stop(attempt_ids)

@@ -73,7 +73,14 @@ class Daemon:
         self._lives = threading.Lock()  # held while executors are stopped or replaced
         self._closing = False
         self.siblings: dict[str, tuple[int, int]] = {}  # of `run FILE`: the file's other workflows, with versions
-        self.gates = Gates(self.engine, self.identity, self.inbox.wake, self.siblings, files=self._inputs)
+        self.gates = Gates(
+            self.engine,
+            self.identity,
+            self.inbox.wake,
+            self.siblings,
+            files=self._inputs,
+            output_max=settings.output_max,
+        )
         self.ends = RunEnds(self.engine, self.identity, end_handlers(), self._runs_started)
         self.starter = Starter(self.engine, self._runs_started, start_runs=not reserved_only)
         self.loop = Loop(

@@ -54,6 +54,7 @@ class Gates(WorkerThread):
         siblings: Mapping[str, tuple[int, int]] | None = None,
         *,
         files: InputFiles,
+        output_max: int = 16 * 2**20,
     ) -> None:
         """`siblings`: workflows that sub-runs find before published ones, as (workflow id, version id) by name."""
         super().__init__()
@@ -62,7 +63,7 @@ class Gates(WorkerThread):
         self._on_decided = on_decided
         self._evaluator = Evaluator()
         self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings, files, self._on_loaded)
-        self._rounds = Rounds(self._judge)
+        self._rounds = Rounds(self._judge, output_max)
         self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
         self._left_until = 0.0  # time.monotonic() until which their leases hold
         self._loaded = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -20,6 +21,7 @@ class LargeContexts:
         self._on_loaded = on_loaded
         self._asked: set[str] = set()
         self._answers: dict[str, Paths | InputNotLoaded] = {}
+        self._thread = 0  # whose question is being put: an answer that comes at once is no news to it
 
     def of(self, asking: Asking, loaded: Loaded) -> Paths | InputNotLoaded | None:
         """The files, by node, or why there are none; None: not yet, `on_loaded` will be called."""
@@ -28,6 +30,7 @@ class LargeContexts:
         reader = _reader(asking, loaded)
         if reader not in self._answers and reader not in self._asked:
             self._asked.add(reader)
+            self._thread = threading.get_ident()
             self._files.request(reader, loaded.large, partial(self._then, reader))
         answer = self._answers.pop(reader, None)
         while len(self._answers) > _KEPT:
@@ -44,7 +47,8 @@ class LargeContexts:
     def _then(self, reader: str, result: Paths | InputNotLoaded) -> None:
         self._answers[reader] = result
         self._asked.discard(reader)
-        self._on_loaded()
+        if threading.get_ident() != self._thread:
+            self._on_loaded()
 
 
 def _reader(asking: Asking, loaded: Loaded) -> str:

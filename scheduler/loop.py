@@ -145,6 +145,7 @@ class Loop:
         metrics.TICKS.inc()
         if self._identity.is_dead and not self._draining:
             self._on_dead()
+            self._claimer.forget_prepared()
         connection = self._connected()
         look, self._look = self._look, False
         for event in self._claimer.submit_prepared():

@@ -40,6 +40,16 @@ class Preparing:
         if stopped:
             self._on_prepared()
 
+    def forget(self) -> None:
+        """Others have taken over all attempts."""
+        with self._lock:
+            gone = [*self._waiting, *(workload.attempt_id for _, workload in self._ready)]
+            self._waiting.clear()
+            self._ready.clear()
+            self._ended.clear()
+        for attempt in gone:
+            self._files.release(attempt)
+
     def take(self) -> tuple[list[tuple[str, Workload]], list[Finished]]:
         """What executors may be given now, and the ends of attempts that cannot begin."""
         with self._lock:

@@ -14,6 +14,7 @@ from agentflow.db.arrays import uuids
 from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.errors import AgentFlowError
+from agentflow.runner.output import OutputInvalid, encode
 from agentflow.states import RUN_FINAL, RunState
 from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo, Outcome
@@ -60,8 +61,9 @@ WHERE nr.run_id = :run AND nr.state = 'failed' ORDER BY nr.finished_at, nr.node_
 class Rounds:
     """Decides `workflow` nodes whose sub-run has ended. For one thread."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, output_max: int) -> None:
         self._judge = judge
+        self._output_max = output_max
 
     def decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
         """What comes next for each; those that cannot be told yet are left out and come up again."""
@@ -101,10 +103,16 @@ class Rounds:
             if answer.error is not None:
                 found.append(_wrong(one.gate, answer.error, "outputs"))
             elif one.version.policy(one.gate.node_no).repeat is None:
-                found.append(EndedRound(one.gate, output=_json(answer.value)))
+                found.append(self._output(one.gate, answer.value))
             else:
                 repeating.append((one, answer.value))
         return found + self._repeat(repeating)
+
+    def _output(self, gate: DueGate, value: Any) -> EndedRound:
+        try:
+            return EndedRound(gate, output=encode(value, self._output_max))
+        except OutputInvalid as error:
+            return _wrong(gate, ErrorInfo(type="OutputInvalid", message=str(error)), "outputs")
 
     def _repeat(self, ended: Sequence[tuple[_Ended, Any]]) -> list[EndedRound]:
         """Ask `until`; start another round while it is false and rounds are left."""
@@ -129,7 +137,7 @@ class Rounds:
             if answer.error is not None:
                 found.append(_wrong(one.gate, answer.error, "repeat.until"))
             elif content or one.round + 1 >= _repeat_of(one).max:
-                found.append(EndedRound(one.gate, output=_json(output)))
+                found.append(self._output(one.gate, output))
             else:
                 again.append((one.gate, one.version, {"output": output, "state": "success"}, one.round + 1))
         return found + [_next_round(result) for result in self._judge.start_rounds(again)]
@@ -147,10 +155,6 @@ def _next_round(result: GateResult) -> EndedRound:
 
 def _wrong(gate: DueGate, error: ErrorInfo, where: str) -> EndedRound:
     return EndedRound(gate, error=error.model_copy(update={"message": f"{where}: {error.message}"}), final=True)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _failure(connection: Connection, row: Any) -> ErrorInfo:

@@ -312,6 +312,76 @@ def test_a_crash_between_object_and_commit_costs_one_loss_and_leaves_one_orphan(
     assert kit.row("SELECT ref FROM output").ref is None
 
 
+def test_attempts_that_others_took_over_do_not_begin_once_their_inputs_are_there(kit):
+    waiting = []
+    kit.files.request = lambda reader, wanted, then: waiting.append(then)
+    kit.apply({"a": {}, "b": {"needs": ["a"], "config": {"output": READS}}})
+    kit.stub.script("a", succeed(LARGE))
+    run = kit.run()
+    assert (kit.states(run)["b"], len(waiting), kit.started("b")) == ("queued", 1, [])
+    kit.loop._claimer.forget_prepared()
+    waiting[0]({"a": "/a/file"})
+    kit.tick()
+    assert kit.started("b") == []
+    del kit.files.request
+    kit.loop._live.clear()
+    kit.loop._audit_at = 0.0
+    kit.settle()
+    assert kit.attempts(run, "b") == [(1, "lost"), (2, "success")]
+
+
+def test_outputs_of_a_sub_run_have_the_same_cap(kit):
+    kit.gates._rounds._output_max = 1024
+    kit.apply({"x": {}}, "child", outputs={"all": "{{ nodes.x.output }}"})
+    kit.apply({"sub": {"type": "workflow", "config": {"name": "child"}}}, "parent")
+    kit.stub.script("x", succeed("x" * 2000))
+    run = kit.run("parent")
+    error = kit.nodes(run)["sub"]["error"]
+    assert (kit.state(run), error["type"]) == ("failed", "OutputInvalid")
+    assert "outputs: output is larger than 1024 bytes (AGENTFLOW_OUTPUT_MAX)" in error["message"]
+
+
+def test_after_a_restart_readers_get_what_was_stored_before(site):
+    nodes = {"big": BIG, "read": python(READ, ["big"], config={"args": {"page": "{{ nodes.big.output }}"}})}
+    run = site.trigger({"name": "again", "nodes": nodes})
+    assert site.end(run)["state"] == "success"
+    site.daemon.stop()
+    site.start()
+    site.do(runs.clear_run, run, nodes=["read"], actor="test")
+    shown = site.end(run)
+    assert shown["state"] == "success"
+    assert [(node["attempt"], node["output"]) for node in shown["nodes"]][1] == (2, [5_000_000, 500_000, 2**70])
+
+
+def test_expressions_wait_for_the_store_without_asking_again_and_again(s3_site, s3_server):
+    site, mark = s3_site, s3_site.settings.home / "go"
+    gate = python(GATED.replace("'x' * 200_000", "1"), config={"args": {"path": str(mark)}})
+    run = site.trigger(
+        {
+            "name": "waits",
+            "nodes": {
+                "big": python("def main():\n    return {'n': 7, 'x': 'x' * 100_000}\n"),
+                "gate": gate,
+                "after": {"type": "noop", "needs": ["big", "gate"], "when": "{{ nodes.big.output.n == 7 }}"},
+            },
+        }
+    )
+    site.wait(run, lambda shown: [node["state"] for node in shown["nodes"][:2]] == ["success", "running"])
+    s3_server.stop()
+    asked = []
+    leave = site.daemon.gates._judge.ask
+    site.daemon.gates._judge.ask = lambda questions: asked.append(1) or leave(questions)
+    mark.touch()
+    site.wait(run, lambda shown: shown["nodes"][1]["state"] == "success")
+    other = site.trigger({"name": "other", "nodes": {"a": {"type": "noop", "when": "{{ 1 == 1 }}"}}})
+    assert site.end(other)["state"] == "success"
+    assert site.show(run)["nodes"][2]["state"] == "pending"
+    s3_server.start()
+    shown = site.end(run)
+    assert (shown["state"], shown["nodes"][2]["state"]) == ("success", "success")
+    assert len(asked) < 20
+
+
 def test_a_failed_attempt_stores_nothing(kit):
     kit.apply({"a": {}})
     kit.stub.script("a", fail())
