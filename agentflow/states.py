@@ -170,6 +170,27 @@ class TriggeredBy(StrEnum):
     SUBRUN = "subrun"
 
 
+class BackfillState(StrEnum):
+    """Where a backfill stands."""
+
+    RUNNING = "running"  #: It makes runs, as far as its limit allows.
+    PAUSED = "paused"  #: It makes and starts none; those that run go on.
+    SUCCESS = "success"  #: All its runs have ended in success.
+    FAILED = "failed"  #: All its runs have ended, not all in success.
+    CANCELLED = "cancelled"  #: Somebody cancelled it.
+
+
+BACKFILL_FINAL = frozenset({BackfillState.SUCCESS, BackfillState.FAILED, BackfillState.CANCELLED})
+
+
+class Reprocess(StrEnum):
+    """Which dates that have a run already a backfill runs again."""
+
+    NONE = "none"
+    FAILED = "failed"  #: Those whose newest run failed or was cancelled.
+    ALL = "all"
+
+
 class TriggerRule(StrEnum):
     """When a node may start, given its upstreams (SEMANTICS section 1)."""
 

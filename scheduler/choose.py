@@ -2,7 +2,7 @@
 
 Highest priority first; workflows of equal priority take turns, so that one with a thousand ready nodes does not keep
 another waiting. A node run that does not fit its pool's free slots blocks the rest of that pool: smaller ones must not
-overtake it for ever.
+overtake it for ever. Backfills and all other runs share what is free (scheduler/shares.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from agentflow.db.queries.claims import Candidate, Group, Usage
+from scheduler.shares import Slots, divide, place_of
 
 MAX_CANDIDATES = 2000  #: Rows locked by one claim, over all groups.
-
-Place = tuple[str, bool]  #: An executor, and whether its I/O lanes are meant or all else that it runs.
-Slots = Mapping[Place, int]  #: Free ones; an executor without I/O lanes has no entry for them.
-
-
-def place_of(group: Group, slots: Slots, default_executor: str) -> Place:
-    """Where the nodes of a group would run."""
-    executor = group.executor or default_executor
-    return executor, group.io and (executor, True) in slots
 
 
 def limits(groups: Sequence[Group], usage: Usage, slots: Slots, default_executor: str) -> dict[int, int]:
@@ -47,30 +39,63 @@ def choose(
     usage: Usage,
     slots: Slots,
     default_executor: str,
+    *,
+    odd: int = 0,
 ) -> list[Candidate]:
-    """The candidates to claim, in the order in which they should start."""
-    pool_free = dict(usage.pool_free)
-    running = defaultdict(int, usage.workflow_running)
-    slots_free = dict(slots)
-    blocked_pools: set[int] = set()
-    chosen = []
-    for candidate in _in_turn(candidates, groups):
+    """The candidates to claim, in the order in which they should start.
+
+    Args:
+        candidates: Locked by this transaction.
+        groups: Theirs, by id.
+        usage: Of pools and workflows.
+        slots: Free ones of the executors.
+        default_executor: Of nodes that name none.
+        odd: 1 when an odd slot is for a backfill, 0 when it is for others.
+    """
+    ordered = _in_turn(candidates, groups)
+    room = _Room(groups, usage, slots, default_executor)
+    shares = divide(ordered, groups, usage.pool_free, slots, usage.holdings, default_executor, odd=odd)
+    chosen, over = [], []
+    for candidate in ordered:
         group = groups[candidate.group_id]
         place = place_of(group, slots, default_executor)
-        if slots_free.get(place, 0) < 1 or group.pool_id in blocked_pools:
-            continue
-        if group.concurrency is not None and running[group.workflow_id] >= group.concurrency:
-            continue
+        if not shares.allow(group, place):
+            over.append(candidate)
+        elif room.take(candidate):
+            shares.take(group, place, candidate.pool_slots)
+            chosen.append(candidate)
+    # What the others could not use after all, because of a limit elsewhere, is nobody's share.
+    return chosen + [candidate for candidate in over if room.take(candidate)]
+
+
+class _Room:
+    """What is left while candidates are taken one after the other."""
+
+    def __init__(self, groups: Mapping[int, Group], usage: Usage, slots: Slots, default_executor: str) -> None:
+        self._groups = groups
+        self._default = default_executor
+        self._pool_free = dict(usage.pool_free)
+        self._running = defaultdict(int, usage.workflow_running)
+        self._slots_free = dict(slots)
+        self._blocked_pools: set[int] = set()
+
+    def take(self, candidate: Candidate) -> bool:
+        """Whether it fits; then what it needs is gone."""
+        group = self._groups[candidate.group_id]
+        place = place_of(group, self._slots_free, self._default)
+        if self._slots_free.get(place, 0) < 1 or group.pool_id in self._blocked_pools:
+            return False
+        if group.concurrency is not None and self._running[group.workflow_id] >= group.concurrency:
+            return False
         # In a pool that was made smaller than a node needs, the node takes all of it: or it would block it for ever.
         needed = min(candidate.pool_slots, group.slots)
-        if needed > pool_free.get(group.pool_id, 0):
-            blocked_pools.add(group.pool_id)
-            continue
-        pool_free[group.pool_id] -= needed
-        running[group.workflow_id] += 1
-        slots_free[place] -= 1
-        chosen.append(candidate)
-    return chosen
+        if needed > self._pool_free.get(group.pool_id, 0):
+            self._blocked_pools.add(group.pool_id)
+            return False
+        self._pool_free[group.pool_id] -= needed
+        self._running[group.workflow_id] += 1
+        self._slots_free[place] -= 1
+        return True
 
 
 def _in_turn(candidates: Iterable[Candidate], groups: Mapping[int, Group]) -> list[Candidate]:

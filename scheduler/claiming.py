@@ -19,6 +19,7 @@ from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles, Wanted
 from scheduler.preparing import Preparing
+from scheduler.shares import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Claimer:
         self._on_declared_dead = on_declared_dead
         self._dispatcher = Dispatcher(settings)
         self._preparing = Preparing(files, on_prepared)
+        self._odd = 0  # whose turn an odd slot is, when backfills and others wait: 1 is a backfill's
 
     def claim(self, connection: Connection, oldest: uuid.UUID) -> Claimed:
         """Claim as much as the executors take, and build its workloads; `oldest`: no open run is older."""
@@ -98,7 +100,7 @@ class Claimer:
                 failed.extend(guarded.submit(name, executor, mine))
         return failed
 
-    def _take(self, connection: Connection, slots: choose.Slots, oldest: uuid.UUID) -> tuple[list[claims.Claim], bool]:
+    def _take(self, connection: Connection, slots: Slots, oldest: uuid.UUID) -> tuple[list[claims.Claim], bool]:
         default, me = self._settings.executor, self._identity.id
         free = list({name for (name, _), count in slots.items() if count > 0})
         groups, alive = claims.lock_groups(
@@ -120,7 +122,9 @@ class Claimer:
             return [], False
         candidates = claims.take_candidates(connection, most, oldest=oldest)
         by_id = {group.id: group for group in groups}
-        chosen = choose.choose(candidates, by_id, usage, slots, default)
+        chosen = choose.choose(candidates, by_id, usage, slots, default, odd=self._odd)
+        if len({by_id[candidate.group_id].backfill for candidate in candidates}) > 1:
+            self._odd = 1 - self._odd
         taken = [
             claims.Claim(
                 (c.run_id, c.node_no, c.map_index, c.attempt + 1),

@@ -71,7 +71,7 @@ SET run_id = excluded.run_id, ended_at = excluded.ended_at, chain_depth = exclud
 """)
 _ARRIVALS = text("SELECT workflow, ended_at, chain_depth FROM event_arrival WHERE trigger_id = :trigger")
 _CONSUME = text("DELETE FROM event_arrival WHERE trigger_id = :trigger")
-_QUEUED = text("SELECT count(*) FROM run WHERE workflow_id = :workflow AND state = 'queued'")
+_QUEUED = text("SELECT count(*) FROM run WHERE workflow_id = :workflow AND state = 'queued' AND backfill_id IS NULL")
 _FIRE = text("""
 INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :at, :run, :outcome)
 ON CONFLICT DO NOTHING

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
 from agentflow.db.arrays import ints
-from agentflow.states import RunState
+from agentflow.states import RunState, TriggeredBy
 from scheduler.ends import EndedRun
 
 _LIMITED = text(
@@ -19,10 +19,12 @@ _LOCK = text("""
 SELECT name, workspace_id, max_consecutive_failures AS limit, resumed_at FROM workflow
 WHERE id = :workflow AND NOT paused AND max_consecutive_failures IS NOT NULL FOR NO KEY UPDATE
 """)
-#: Cancelled runs say nothing. Those from before somebody unpaused it do not count again.
+#: Cancelled runs say nothing, and those of backfills are history. Those from before somebody unpaused it do not count
+#: again.
 _LATEST = text("""
 SELECT state FROM run
 WHERE workflow_id = :workflow AND state IN ('success', 'failed') AND parent_run_id IS NULL AND NOT hidden
+  AND triggered_by <> 'backfill'
   AND (CAST(:since AS timestamptz) IS NULL OR created_at > :since)
 ORDER BY id DESC LIMIT :limit
 """)
@@ -36,7 +38,7 @@ class FailureLimits:
 
     def wants(self, connection: Connection, ended: Sequence[EndedRun]) -> Collection[uuid.UUID]:
         """Failed runs of workflows with a limit."""
-        failed = [run for run in ended if run.state is RunState.FAILED and run.parent_run_id is None and not run.hidden]
+        failed = [run for run in ended if run.state is RunState.FAILED and _counts(run)]
         if not failed:
             return []
         limited = set(connection.scalars(_LIMITED, {"ids": ints({run.workflow_id for run in failed})}))
@@ -57,3 +59,7 @@ class FailureLimits:
         reason = f"{workflow.limit} {'run has' if workflow.limit == 1 else 'runs in a row have'} failed, the last one {run.id}"
         connection.execute(_PAUSE, {"workflow": run.workflow_id, "reason": reason})
         audit(connection, workflow.workspace_id, "system", "workflow.paused", workflow.name, reason=reason)
+
+
+def _counts(run: EndedRun) -> bool:
+    return run.parent_run_id is None and not run.hidden and run.triggered_by is not TriggeredBy.BACKFILL

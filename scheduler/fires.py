@@ -36,8 +36,9 @@ RUNS_MAX = 200  #: Runs made in one transaction; a long catch-up goes on in the 
 _DUE = text("""
 SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
   w.workspace_id, w.name, w.published_version_id AS version_id, v.spec -> 'params' AS params,
-  (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id) AS last_logical,
-  (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
+  (SELECT max(f.logical_date) FROM fire f WHERE f.trigger_id = t.id AND f.outcome <> 'backfill')
+    AS last_logical,
+  (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued' AND r.backfill_id IS NULL) AS queued
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id JOIN workflow_version v ON v.id = w.published_version_id
 WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:passed AS bigint[])))
   AND (t.id, w.published_version_id) NOT IN (

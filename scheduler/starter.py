@@ -1,4 +1,4 @@
-"""Starts queued runs, and ends those whose time is up. In a thread of its own: a large run must not hold up the loop."""
+"""Starts queued runs, lets backfills make theirs, and ends those whose time is up. In a thread of its own: a large run must not hold up the loop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from sqlalchemy import Engine, text
 
 from agentflow.db.engine import transact
 from agentflow.db.queries.locks import lock_runs
-from agentflow.db.queries.starts import start_left_over, start_waiting
+from agentflow.db.queries.starts import start_backfilled, start_left_over, start_waiting
 from agentflow.runs.cancel import stop_runs
+from scheduler.backfills import advance_backfills
 from scheduler.service import WorkerThread
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,16 @@ class Starter(WorkerThread):
     def work(self) -> float:
         """Start everything that may start; stop what has timed out."""
         while self._start_runs and not self.stopping:
-            started = transact(self._engine, start_waiting) + transact(self._engine, start_left_over)
-            if not started:
+            made = transact(self._engine, advance_backfills)
+            started = [
+                run
+                for start in (start_waiting, start_backfilled, start_left_over)
+                for run in transact(self._engine, start)
+            ]
+            if started:
+                self._on_started()
+            elif not made:
                 break
-            self._on_started()
         return min(POLL, self._stop_timed_out())
 
     def _stop_timed_out(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog.graph import reserve_groups
+from agentflow.catalog.graph import make_backfill_groups, reserve_groups
 from agentflow.db.notify import notify_ready
 from agentflow.db.queries.attempts import token_hash
 from agentflow.db.queries.books import Event
@@ -135,13 +135,13 @@ def begin_attempt(connection: Connection, gate: DueGate, now: Any) -> None:
 #: Numbered after the node's earlier sub-runs, of whatever attempt: an address never means two runs.
 _INSERT = text("""
 INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, params, actor, request_id, hidden, reserved_for,
-  chain_depth, sub_depth, parent_run_id, parent_node_no, parent_map_index, parent_seq, created_at)
+  chain_depth, backfill_id, sub_depth, parent_run_id, parent_node_no, parent_map_index, parent_seq, created_at)
 SELECT :id, p.workspace_id, w.id, :version, 'queued', :triggered_by, CAST(:params AS json), p.actor, p.request_id, p.hidden,
-  p.reserved_for, p.chain_depth, p.sub_depth + 1, p.id, :node, :map,
+  p.reserved_for, p.chain_depth, p.backfill_id, p.sub_depth + 1, p.id, :node, :map,
   (SELECT count(*) FROM run s WHERE s.parent_run_id = p.id AND s.parent_node_no = :node AND s.parent_map_index = :map),
   :now
 FROM run p, workflow w WHERE p.id = :parent AND w.id = :workflow FOR KEY SHARE OF w
-RETURNING reserved_for
+RETURNING reserved_for, backfill_id
 """)
 _WAIT_FOR = text("""
 UPDATE node_run SET resume_key = :key, resume_state = json_build_object('run', CAST(:child AS text), 'round', :round)
@@ -179,6 +179,8 @@ def start_child(connection: Connection, gate: DueGate, child: Child, settlement:
         return None
     if made.reserved_for is not None:
         reserve_groups(connection, child.version_id, made.reserved_for)
+    if made.backfill_id is not None:
+        make_backfill_groups(connection, child.version_id)
     return run_id
 
 

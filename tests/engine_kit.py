@@ -143,6 +143,7 @@ class Kit:
             connection.execute(text("UPDATE workflow SET name = name || '-' || id"))
             connection.execute(text("DELETE FROM manual_date"))
             connection.execute(text("DELETE FROM run_end"))
+            connection.execute(text("DELETE FROM backfill"))
             connection.execute(text("DELETE FROM trigger"))
             connection.execute(text("DELETE FROM audit_event"))
             connection.execute(text("DELETE FROM scheduler WHERE id <> :me"), {"me": self.identity.id})

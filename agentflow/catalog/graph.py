@@ -86,6 +86,7 @@ def _groups(
     for key in keys:
         pool, executor, queue, io = key
         values = {"workflow_id": workflow, "pool_id": pools[pool], "executor": executor, "queue": queue, "io": io}
+        values["backfill"] = False
         connection.execute(insert(DispatchGroup).values(**values, reserved_for=None).on_conflict_do_nothing())
         found[key] = connection.scalars(
             select(DispatchGroup.id).filter_by(**values).where(DispatchGroup.reserved_for.is_(None))
@@ -125,8 +126,19 @@ FROM dispatch_group g JOIN version_node vn ON vn.group_id = g.id
 WHERE vn.version_id = ANY(CAST(:versions AS bigint[]))
 ON CONFLICT DO NOTHING
 """)
+_OF_BACKFILLS = text("""
+INSERT INTO dispatch_group (workflow_id, pool_id, executor, queue, io, backfill)
+SELECT DISTINCT g.workflow_id, g.pool_id, g.executor, g.queue, g.io, true
+FROM version_node vn JOIN dispatch_group g ON g.id = vn.group_id WHERE vn.version_id = :version
+ON CONFLICT DO NOTHING
+""")
 
 
 def reserve_groups(connection: Connection, version_id: int, scheduler_id: object) -> None:
     """Make the groups of a version for one scheduler alone (`run FILE`)."""
     connection.execute(_RESERVE, {"versions": ints([version_id]), "scheduler": scheduler_id})
+
+
+def make_backfill_groups(connection: Connection, version_id: int) -> None:
+    """Make the groups for runs of a version that backfills make: their nodes share slots with all others (ENGINE 4)."""
+    connection.execute(_OF_BACKFILLS, {"version": version_id})

@@ -21,6 +21,7 @@ WHERE id = :id
 """)
 _TAG = text("UPDATE workflow SET tags = CAST(:tags AS text[]), updated_at = clock_timestamp() WHERE id = :id")
 _OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
+_BACKFILLED = text("SELECT count(*) FROM backfill WHERE workflow_id = :id AND state IN ('running', 'paused')")
 
 _DELETE_HISTORY = [
     text(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM run WHERE workflow_id = :id)")  # noqa: S608 - names of ours
@@ -80,6 +81,8 @@ def delete_workflow(
     open_runs = connection.scalar(_OPEN_RUNS, {"id": workflow.id})
     if open_runs:
         raise Conflict(f"{open_runs} runs of {name!r} are open.", hint="cancel them first: agentflow runs cancel ID")
+    if connection.scalar(_BACKFILLED, {"id": workflow.id}):
+        raise Conflict(f"A backfill of {name!r} is under way.", hint="cancel it first: agentflow backfill cancel ID")
     for statement in _DELETE_HISTORY:
         connection.execute(statement, {"id": workflow.id})
     # version_node and dispatch_group reference each other's parents: nodes go first.

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentflow.cli import (
+    backfill,
     config,
     connections,
     database,
@@ -139,6 +140,7 @@ for module in (
     outputs,
     why,
     next_fires,
+    backfill,
     webhooks,
     events,
     pools,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from sqlalchemy import Connection, text
 from agentflow import correlation
 from agentflow.catalog import audit, find_workflow
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
+from agentflow.db.arrays import ints, times, uuids, words
 from agentflow.db.notify import notify_live, notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import Conflict, NotFound
@@ -23,9 +26,16 @@ from agentflow.states import TriggeredBy
 
 _INSERT = text("""
 INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, trigger_id, logical_date, params, note,
-  actor, request_id, hidden, reserved_for, chain_depth, created_at)
-VALUES (:id, :workspace, :workflow, :version, 'queued', :triggered_by, :trigger, :logical_date, CAST(:params AS json),
-  :note, :actor, :request_id, :hidden, CAST(:reserved_for AS uuid), :chain_depth, :now)
+  actor, request_id, hidden, reserved_for, chain_depth, backfill_id, created_at)
+SELECT n.id, n.workspace, n.workflow, n.version, 'queued', n.triggered_by, n.trigger, n.logical_date,
+  CAST(n.params AS json), n.note, n.actor, CAST(:request_id AS text), n.reserved_for IS NOT NULL, n.reserved_for,
+  n.chain_depth, n.backfill, :now
+FROM unnest(CAST(:ids AS uuid[]), CAST(:workspaces AS int[]), CAST(:workflows AS bigint[]), CAST(:versions AS bigint[]),
+  CAST(:triggered_by AS text[]), CAST(:triggers AS bigint[]), CAST(:dates AS timestamptz[]), CAST(:params AS text[]),
+  CAST(:notes AS text[]), CAST(:actors AS text[]), CAST(:reserved_for AS uuid[]), CAST(:depths AS smallint[]),
+  CAST(:backfills AS uuid[]))
+  AS n(id, workspace, workflow, version, triggered_by, trigger, logical_date, params, note, actor, reserved_for,
+    chain_depth, backfill)
 """)
 _MANUAL_DATE = text("""
 INSERT INTO manual_date (workflow_id, logical_date, run_id) VALUES (:workflow, :logical_date, :run)
@@ -34,45 +44,54 @@ ON CONFLICT DO NOTHING
 _SPEC = text("SELECT spec FROM workflow_version WHERE id = :version")
 
 
-def insert_run(
-    connection: Connection,
-    *,
-    workspace: int,
-    workflow: int,
-    version: int,
-    params: dict[str, Any],
-    triggered_by: TriggeredBy,
-    now: datetime,
-    actor: str,
-    trigger: int | None = None,
-    logical_date: datetime | None = None,
-    note: str = "",
-    reserved_for: uuid.UUID | None = None,
-    chain_depth: int = 0,
-) -> uuid.UUID:
-    """Write the row of a queued run. A reserved run (`run FILE`) is hidden from lists."""
-    run_id = uuid7(now)
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be queued."""
+
+    id: uuid.UUID
+    workspace: int
+    workflow: int
+    version: int
+    params: Mapping[str, Any]
+    triggered_by: TriggeredBy
+    actor: str
+    trigger: int | None = None
+    logical_date: datetime | None = None
+    note: str = ""
+    reserved_for: uuid.UUID | None = None  #: `run FILE`; such a run is hidden from lists.
+    chain_depth: int = 0
+    backfill: uuid.UUID | None = None
+
+
+def insert_runs(connection: Connection, runs: Sequence[NewRun], now: datetime) -> None:
+    """Write the rows of queued runs, in one statement."""
     connection.execute(
         _INSERT,
         {
-            "id": run_id,
-            "workspace": workspace,
-            "workflow": workflow,
-            "version": version,
-            "triggered_by": triggered_by.value,
-            "trigger": trigger,
-            "logical_date": logical_date,
-            "params": json.dumps(params, ensure_ascii=False),
-            "note": note,
-            "actor": actor,
+            "ids": uuids(run.id for run in runs),
+            "workspaces": ints(run.workspace for run in runs),
+            "workflows": ints(run.workflow for run in runs),
+            "versions": ints(run.version for run in runs),
+            "triggered_by": words(run.triggered_by.value for run in runs),
+            "triggers": ints(run.trigger for run in runs),
+            "dates": times(run.logical_date for run in runs),
+            "params": [json.dumps(run.params, ensure_ascii=False) for run in runs],
+            "notes": [run.note for run in runs],
+            "actors": [run.actor for run in runs],
+            "reserved_for": uuids(run.reserved_for for run in runs),
+            "depths": ints(run.chain_depth for run in runs),
+            "backfills": uuids(run.backfill for run in runs),
             "request_id": correlation.current(),
-            "hidden": reserved_for is not None,
-            "reserved_for": reserved_for,
-            "chain_depth": chain_depth,
             "now": now,
         },
     )
-    return run_id
+
+
+def insert_run(connection: Connection, *, now: datetime, **fields: Any) -> uuid.UUID:
+    """Write the row of one queued run, with the fields of NewRun; its id."""
+    run = NewRun(uuid7(now), **fields)
+    insert_runs(connection, [run], now)
+    return run.id
 
 
 def create_run(

@@ -1,4 +1,4 @@
-"""Run ids as people give them."""
+"""Ids of runs and backfills as people give them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def find_run(connection: Connection, run_id: str, *, workspace: str) -> uuid.UUI
 def no_run(run_id: str | uuid.UUID) -> NotFound:
     """The error for a run that is not there."""
     return NotFound(f"There is no run {run_id}.", hint="`agentflow runs list` shows the newest")
+
+
+def parse_backfill_id(text: str) -> uuid.UUID:
+    """Read the id of a backfill.
+
+    Raises:
+        NotFound: It is not a UUID, so no backfill can have it.
+    """
+    try:
+        return uuid.UUID(text)
+    except ValueError as error:
+        raise NotFound(f"There is no backfill {text!r}.", hint="`agentflow backfill list` shows their ids") from error

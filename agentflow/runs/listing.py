@@ -12,6 +12,7 @@ from sqlalchemy import Connection, TextClause, text
 from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.errors import UsageError
+from agentflow.runs.ids import parse_backfill_id
 from agentflow.runs.show import SELECT_RUN, run_document
 
 #: Only what is asked for stands in the statement: `:state IS NULL OR ...` would be one plan for all, by no index.
@@ -20,11 +21,12 @@ _FILTERS = {
     "workflow": "r.workflow_id = :workflow",
     "state": "r.state = :state",
     "triggered_by": "r.triggered_by = :triggered_by",
+    "backfill": "r.backfill_id = :backfill",
     "shown": "NOT r.hidden",
 }
 #: One that only `run FILE` knows counts too.
 _WORKFLOWS = text("SELECT id FROM workflow WHERE workspace_id = :workspace AND name = :workflow")
-_AFTER_ALL = uuid.UUID(int=2**128 - 1)
+AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 
 @cache
@@ -42,6 +44,7 @@ def list_runs(
     workflow: str | None = None,
     state: str | None = None,
     triggered_by: str | None = None,
+    backfill: str | None = None,
     limit: int = 25,
     cursor: str | None = None,
     hidden: bool = False,
@@ -50,7 +53,7 @@ def list_runs(
     """A page of runs, the newest first, and the cursor of the next page (None at the end).
 
     Raises:
-        NotFound: There is no workflow of the name to filter by.
+        NotFound: There is no workflow of the name, or no backfill of the id, to filter by.
         UsageError: The cursor is not one of ours.
     """
     parameters: dict[str, Any] = {} if hidden else {"shown": True}
@@ -58,13 +61,15 @@ def list_runs(
         parameters["state"] = state
     if triggered_by is not None:
         parameters["triggered_by"] = triggered_by
+    if backfill is not None:
+        parameters["backfill"] = parse_backfill_id(backfill)
     owner = workspace_id(connection, workspace)
     if workflow is not None:
         parameters |= _named(connection, owner, workflow, workspace)
     statement = _list(tuple(parameters))
-    parameters |= {"workspace": owner, "before": _read_cursor(cursor) if cursor else _AFTER_ALL, "limit": limit + 1}
+    parameters |= {"workspace": owner, "before": read_cursor(cursor) if cursor else AFTER_ALL, "limit": limit + 1}
     rows = connection.execute(statement, parameters).all()
-    following = _write_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    following = write_cursor(rows[limit - 1].id) if len(rows) > limit else None
     return [run_document(row) for row in rows[:limit]], following
 
 
@@ -75,11 +80,17 @@ def _named(connection: Connection, owner: int, workflow: str, workspace: str) ->
     return {"workflow": found[0]} if len(found) == 1 else {"workflows": found}
 
 
-def _write_cursor(last: uuid.UUID) -> str:
+def write_cursor(last: uuid.UUID) -> str:
+    """The cursor behind this id."""
     return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 
-def _read_cursor(text_form: str) -> uuid.UUID:
+def read_cursor(text_form: str) -> uuid.UUID:
+    """The id that a cursor stands for.
+
+    Raises:
+        UsageError: It is not one of ours.
+    """
     try:
         return uuid.UUID(bytes=base64.urlsafe_b64decode(text_form + "=="))
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from agentflow.catalog.graph import make_backfill_groups
 from agentflow.db.queries.locks import LockedRun
 from agentflow.errors import Conflict
 
@@ -16,8 +17,13 @@ FROM version_node vn WHERE vn.version_id = :version ORDER BY vn.node_no
 """)
 _RUN = text("UPDATE run SET version_id = :new WHERE id = :run")
 _NODE_RUNS = text("""
-UPDATE node_run nr SET version_id = :new, group_id = vn.group_id, priority = vn.priority, pool_slots = vn.pool_slots
-FROM version_node vn WHERE nr.run_id = :run AND vn.version_id = :new AND vn.node_no = nr.node_no
+UPDATE node_run nr SET version_id = :new, group_id = coalesce(mine.id, vn.group_id), priority = vn.priority,
+  pool_slots = vn.pool_slots
+FROM version_node vn JOIN run r ON r.id = :run JOIN dispatch_group g ON g.id = vn.group_id
+LEFT JOIN dispatch_group mine ON r.backfill_id IS NOT NULL AND mine.workflow_id = g.workflow_id
+  AND mine.pool_id = g.pool_id AND mine.executor = g.executor AND mine.queue = g.queue AND mine.io = g.io
+  AND mine.reserved_for IS NULL AND mine.backfill
+WHERE nr.run_id = :run AND vn.version_id = :new AND vn.node_no = nr.node_no
 """)
 
 
@@ -42,6 +48,7 @@ def repin_to_newest(connection: Connection, run: LockedRun) -> bool:
             hint="start a new run of it: `agentflow runs rerun RUN_ID --newest`",
         )
     connection.execute(_RUN, {"run": run.id, "new": newest.id})
+    make_backfill_groups(connection, newest.id)
     connection.execute(_NODE_RUNS, {"run": run.id, "new": newest.id})
     run.version_id = newest.id
     return True

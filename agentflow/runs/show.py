@@ -14,7 +14,8 @@ from agentflow.runs.ids import find_run, no_run
 
 SELECT_RUN = """
 SELECT r.id, w.name AS workflow, v.version, r.state, r.triggered_by, r.params, r.logical_date, r.note, r.created_at,
-  r.started_at, r.finished_at, r.timed_out, r.event_seq, r.request_id
+  r.started_at, r.finished_at, r.timed_out, r.event_seq, r.request_id,
+  r.backfill_id
 FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workflow_version v ON v.id = r.version_id
 """
 _RUN = text(f"{SELECT_RUN} WHERE r.id = :id")
@@ -79,6 +80,7 @@ def run_document(row: Any) -> dict[str, Any]:
         "timed_out": row.timed_out,
         "event_seq": row.event_seq,
         "request_id": row.request_id,
+        "backfill": str(row.backfill_id) if row.backfill_id is not None else None,
     }
 
 

@@ -58,8 +58,13 @@ def param_findings(schema: Schemas, given: Mapping[str, Any]) -> Iterator[Findin
             yield from value_findings(given[name], rules, (name,))
 
 
-def read_cli_params(schema: Schemas, pairs: Sequence[str]) -> dict[str, Any]:
+def read_cli_params(schema: Schemas, pairs: Sequence[str], *, partial: bool = False) -> dict[str, Any]:
     """Read `K=V` words of the command line by the params' schemas (SEMANTICS section 8) and check them.
+
+    Args:
+        schema: Of the workflow's params.
+        pairs: The words.
+        partial: Others may still come from elsewhere: none is missing yet.
 
     Returns:
         The params that were given, without defaults.
@@ -87,6 +92,8 @@ def read_cli_params(schema: Schemas, pairs: Sequence[str]) -> dict[str, Any]:
     for finding in param_findings(schema, given):
         name = str(finding.path[0])
         if name in schema and name not in given:
+            if partial:
+                continue
             findings.append(replace(finding, hint=f"give it: --param {name}=VALUE"))
         elif name not in unreadable:
             findings.append(finding)

@@ -6,6 +6,7 @@ from agentflow.triggers.cron import CronTrigger5
 from agentflow.triggers.errors import InvalidTrigger
 from agentflow.triggers.missed import missed_fires
 from agentflow.triggers.plan import FirePlan, TriggerRow, first_fire_at, plan_fires
+from agentflow.triggers.ranges import fires_between, read_range
 from agentflow.triggers.upcoming import Fire, upcoming
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "TriggerRow",
     "build",
     "describe",
+    "fires_between",
     "first_fire_at",
     "missed_fires",
     "plan_fires",
     "read_jitter",
+    "read_range",
     "schedule_text",
     "trigger_identity",
     "upcoming",

@@ -12,7 +12,7 @@ from apscheduler.triggers.base import BaseTrigger
 #: How a clock change moved or doubled a fire, for people who ask when a workflow runs next.
 Note = Literal["dst-gap", "dst-overlap"]
 
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 #: Date arithmetic stays clear of the years 1 and 9999.
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler 3 has no annota
             raise ValueError(f"{after.isoformat()} has no time zone")
         after = max(after.astimezone(UTC), _EARLIEST)
         if self._bounds.start is not None:
-            after = max(after, self._bounds.start - _MICROSECOND)
+            after = max(after, self._bounds.start - MICROSECOND)
         if after > _LATEST:
             return None
         naive = self._fire_after(after.replace(tzinfo=None))
@@ -58,7 +58,23 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler 3 has no annota
             return None
         return fire
 
+    def count(self, first: datetime, last: datetime) -> int:
+        """How many fires lie in `[first, last]`; cheap for the triggers that may have millions of them."""
+        first, last = max(first.astimezone(UTC), _EARLIEST), min(last.astimezone(UTC), _LATEST)
+        if self._bounds.start is not None:
+            first = max(first, self._bounds.start)
+        if self._bounds.end is not None:
+            last = min(last, self._bounds.end)
+        return self._count(first.replace(tzinfo=None), last.replace(tzinfo=None)) if first <= last else 0
+
+    def _count(self, first: datetime, last: datetime) -> int:
+        """The fires in `[first, last]`, whatever the bounds; both are naive UTC."""
+        found, fire = 0, self._fire_after(first - MICROSECOND)
+        while fire is not None and fire <= last:
+            found, fire = found + 1, self._fire_after(fire)
+        return found
+
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """APScheduler's question: the successor of the previous fire, or the first fire from `now` on."""
         # To UTC before any arithmetic: a zoned time forgets which of two equal local times it is (`fold`).
-        return self.next_fire(previous_fire_time or now.astimezone(UTC) - _MICROSECOND)
+        return self.next_fire(previous_fire_time or now.astimezone(UTC) - MICROSECOND)

@@ -14,15 +14,16 @@ at midnight, a start within the repeated hour). A zone's time is a row of stretc
 from __future__ import annotations
 
 from copy import copy
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from cronsim import CronSim
 
-from agentflow.triggers.base import Bounds, Note, Trigger
+from agentflow.triggers.base import MICROSECOND, Bounds, Note, Trigger
 from agentflow.triggers.expression import CronExpression
 from agentflow.triggers.zones import is_repeated, last_change, next_change, offset
 
 _SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
 _SOME_DAY = datetime(2000, 1, 1)  # noqa: DTZ001 - local time; each search sets its own start
 
 
@@ -31,6 +32,7 @@ class CronTrigger5(Trigger):
 
     def __init__(self, expression: CronExpression, zone: tzinfo = UTC, bounds: Bounds | None = None) -> None:
         super().__init__(bounds or Bounds())
+        self._expression = expression
         self._zone = zone
         self._time_of_day = not expression.follows_elapsed_time
         self._minutes = _minutes_of(expression)
@@ -56,6 +58,23 @@ class CronTrigger5(Trigger):
             if change is None:
                 return fire
             instant = change.at  # another offset by then: look again from the change on
+
+    def _count(self, first: datetime, last: datetime) -> int:
+        """Whole days far from clock changes are counted by their fields alone."""
+        found, at = 0, first
+        each = len(self._expression.minutes) * len(self._expression.hours)
+        while at <= last:
+            ahead = offset(self._zone, at)
+            wall = at + ahead
+            midnight = datetime.combine(wall.date() + _DAY, time())
+            end = midnight - ahead
+            whole = wall == midnight - _DAY and end <= last and next_change(self._zone, at - _DAY, end) is None
+            if not whole:
+                found += super()._count(at, min(end - MICROSECOND, last))
+            elif self._expression.fires_on(wall.date()):
+                found += each
+            at = end
+        return found
 
     def _makes_up_at(self, instant: datetime) -> bool:
         """Whether a change at this instant skipped minutes that this trigger names."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from agentflow.triggers.base import Bounds, Trigger
+from agentflow.triggers.base import MICROSECOND, Bounds, Trigger
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC
 
@@ -24,3 +24,7 @@ class IntervalTrigger(Trigger):
 
     def _fire_after(self, after: datetime) -> datetime | None:
         return self._anchor + ((after - self._anchor) // self._every + 1) * self._every
+
+    def _count(self, first: datetime, last: datetime) -> int:
+        before = (first - self._anchor - MICROSECOND) // self._every
+        return max(0, (last - self._anchor) // self._every - before)

@@ -48,6 +48,9 @@ ARGUMENTS = {
     ("runs", "show"): ["gone"], ("runs", "wait"): ["gone"], ("runs", "cancel"): ["gone"], ("runs", "clear"): ["gone"],
     ("runs", "mark"): ["gone", "a", "success"], ("runs", "rerun"): ["gone"], ("runs", "note"): ["gone", "x"],
     ("runs", "delete"): ["gone", "--yes"],
+    ("backfill", "create"): ["gone", "--from", "2026-01-01", "--to", "2026-01-02"],
+    ("backfill", "show"): ["gone"], ("backfill", "pause"): ["gone"], ("backfill", "unpause"): ["gone"],
+    ("backfill", "cancel"): ["gone"],
     ("pools", "delete"): ["gone"], ("variables", "delete"): ["gone"], ("pools", "set"): ["9lives", "3"],
     ("variables", "set"): ["9lives", "3"],
 }  # fmt: skip
@@ -57,7 +60,7 @@ SERVERS = {("standalone",), ("scheduler",)}  # they stay; their documents are te
 def test_every_command_of_the_contract_is_there():
     assert {words[0] for words in COMMANDS} >= {
         "standalone", "scheduler", "db", "run", "validate", "schema", "apply", "export", "workflows", "trigger", "runs",
-        "logs", "next", "doctor", "config", "pools", "variables",
+        "logs", "next", "doctor", "config", "pools", "variables", "backfill",
     }  # fmt: skip
     assert set(plugins()) <= {words[0] for words in COMMANDS}
 
@@ -167,6 +170,43 @@ def test_next_marks_the_change_of_the_clocks(target, write, cli):
     ):
         said = cli("next", target, "--from", start, "--count", "1", "--json")
         assert said.document == {"items": [{"at": at, "trigger": "nightly", "note": note}]}
+
+
+def test_backfills_have_the_shapes_of_the_contract(write, cli):
+    cli("apply", write("shapes.yaml", WORKFLOW.replace("shapes", "filled")))
+    week = ["filled", "--from", "2026-03-27", "--to", "2026-03-30", "--json"]
+    preview = cli("backfill", *week, "--dry-run").document
+    assert (preview["count"], preview["runs"], preview["skipped"], preview["more"]) == (4, 4, 0, 0)
+    assert [item["logical_date"][:16] for item in preview["items"]] == [
+        "2026-03-27T01:30", "2026-03-28T01:30", "2026-03-29T01:00", "2026-03-30T00:30",
+    ]  # fmt: skip
+    assert set(preview["items"][0]) == {"logical_date", "run", "state", "action"}
+    made = cli("backfill", *week, "--reverse", "--max-active-runs", "3", "--reprocess", "failed", "--param", "who=me")
+    assert made.code == 0, made
+    backfill = made.document
+    assert {key: backfill[key] for key in ("workflow", "state", "reverse", "reprocess", "max_active_runs", "params")} == {
+        "workflow": "filled", "state": "running", "reverse": True, "reprocess": "failed", "max_active_runs": 3,
+        "params": {"who": "me"},
+    }  # fmt: skip
+    assert (backfill["counts"]["total"], backfill["counts"]["left"], backfill["paused"]) == (4, 4, False)
+    assert TIME.fullmatch(backfill["from"])
+    assert uuid.UUID(backfill["id"]).version == 7
+    again = cli("backfill", *week)
+    assert (again.code, again.error["type"]) == (1, "conflict")
+    listed = cli("backfill", "list", "--workflow", "filled", "--json").document
+    assert [item["id"] for item in listed["items"]] == [backfill["id"]]
+    assert cli("backfill", "pause", backfill["id"], "--json").document == {"id": backfill["id"], "changed": True}
+    assert cli("backfill", "show", backfill["id"], "--json").document["state"] == "paused"
+    assert cli("backfill", "unpause", backfill["id"], "--json").document["changed"] is True
+    ended = cli("backfill", "cancel", backfill["id"], "--json").document
+    assert ended == {"id": backfill["id"], "changed": True, "cancelled": 0}
+    for words in (["list"], ["show", backfill["id"]], [*week[:-1], "--dry-run"]):
+        assert "filled" in cli("backfill", *words).out or "runs of version" in cli("backfill", *words).out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["filled"], ["filled", "--from", "2026-01-01"]])
+def test_a_backfill_without_its_range_is_wrong_usage(arguments, cli):
+    assert cli("backfill", *arguments).code == 2
 
 
 def test_runs_and_logs_have_the_shapes_of_the_contract(write, shell):

@@ -265,6 +265,22 @@ def test_held_catchups_do_not_keep_others_from_their_turn(clock, monkeypatch):
     assert clock.dates("late") == ["03-01T05:00"]
 
 
+def test_dates_that_a_backfill_has_run_are_not_fired_again_and_hide_none_before_them(clock):
+    clock.apply(triggers=[HOURLY | {"catchup": True}])
+    clock.do("""INSERT INTO fire (trigger_id, logical_date, outcome)
+        SELECT id, timestamptz '2031-03-01T03:00Z', 'backfill' FROM trigger""")
+    clock.tick("2031-03-01T04:30")
+    assert clock.dates() == ["03-01T01:00", "03-01T02:00", "03-01T04:00"]
+
+
+def test_queued_runs_of_a_backfill_do_not_fill_the_queue(clock):
+    clock.apply(triggers=[HOURLY])
+    fill_queue(clock)
+    clock.do("UPDATE run SET backfill_id = gen_random_uuid()")
+    clock.tick("2031-03-01T01:00")
+    assert outcomes(clock) == [("01:00", "run")]
+
+
 # -- pauses ------------------------------------------------------------------------------------------------------------
 def test_a_paused_trigger_does_not_fire(clock):
     clock.apply(triggers=[HOURLY | {"paused": True}, {"type": "interval", "every": "2h"}])

@@ -21,6 +21,7 @@ from agentflow.db.models.definitions import (
 from agentflow.db.models.history import Attempt, LogChunk, NodeRun, Output, Run, RunEvent
 from agentflow.db.models.operations import (
     AuditEvent,
+    Backfill,
     EventArrival,
     EventSource,
     Fire,
@@ -39,6 +40,7 @@ __all__ = [
     "AppUser",
     "Attempt",
     "AuditEvent",
+    "Backfill",
     "Bundle",
     "Connection",
     "DagFolder",

@@ -113,6 +113,7 @@ class DispatchGroup(Model):
             "queue",
             "reserved_for",
             "io",
+            "backfill",
             name="uq_dispatch_group_unit",
             postgresql_nulls_not_distinct=True,
         ),
@@ -125,6 +126,7 @@ class DispatchGroup(Model):
     queue: Mapped[str]
     reserved_for: Mapped[uuid.UUID | None]  #: Scheduler id of a `run FILE`; nobody else claims from it.
     io: Mapped[No]  #: Its nodes only wait for the network: where the executor has I/O lanes, they take slots of those.
+    backfill: Mapped[No]  #: Of runs of backfills, which share slots with all others.
 
 
 class VersionNode(Model):

@@ -62,6 +62,7 @@ class Run(Model):
             postgresql_where=text("parent_run_id IS NOT NULL"),
         ),
         Index("ix_run_search", text(SEARCH), postgresql_using="gin"),
+        Index("ix_run_backfill", "backfill_id", "state", postgresql_where=text("backfill_id IS NOT NULL")),
         Index("ix_run_timeout", "timeout_at", postgresql_where=text("state = 'running' AND timeout_at IS NOT NULL")),
         BY_ID,
     )
@@ -86,6 +87,7 @@ class Run(Model):
     parent_map_index: Mapped[int | None]
     parent_seq: Mapped[int | None]  #: Its number among the sub-runs of that node run, from 0; in addresses.
     sub_depth: Mapped[SmallZero]  #: Sub-runs around it.
+    backfill_id: Mapped[uuid.UUID | None]  #: The backfill that made it, or its outermost run.
     created_at: Mapped[Now]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

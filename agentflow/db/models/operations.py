@@ -5,13 +5,28 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import DateTime, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from agentflow.db.models.base import Big, BigId, Bytes, Json, Model, No, Now, Small, TextList, Yes, one_of
+from agentflow.db.models.base import (
+    Big,
+    BigId,
+    Bytes,
+    Json,
+    Model,
+    No,
+    Now,
+    Small,
+    TextList,
+    Yes,
+    Zero,
+    one_of,
+    quoted,
+)
+from agentflow.states import BACKFILL_FINAL, BackfillState, Reprocess
 
 SCHEDULER_STATES = ("alive", "stopping", "stopped", "dead")
-FIRE_OUTCOMES = ("run", "skipped", "refused")
+FIRE_OUTCOMES = ("run", "skipped", "refused", "backfill")
 
 
 class Trigger(Model):
@@ -78,6 +93,47 @@ class ManualDate(Model):
     workflow_id: Mapped[Big] = mapped_column(ForeignKey("workflow.id", ondelete="CASCADE"), primary_key=True)
     logical_date: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
     run_id: Mapped[uuid.UUID]
+
+
+class Backfill(Model):
+    """A range of dates of a trigger that is run afterwards; its runs are made a few at a time."""
+
+    __tablename__ = "backfill"
+    __table_args__ = (
+        one_of("reprocess", Reprocess),
+        one_of("state", BackfillState),
+        CheckConstraint("max_active_runs >= 1", name="max_active_runs_positive"),
+        CheckConstraint(
+            f"(finished_at IS NOT NULL) = (state IN ({quoted(BACKFILL_FINAL)}))", name="finished_iff_final"
+        ),
+        Index("ix_backfill_workspace", "workspace_id", "id"),
+        # Two at once would make two runs of a date.
+        Index(
+            "uq_backfill_active", "workflow_id", unique=True, postgresql_where=text("state IN ('running', 'paused')")
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"))
+    workflow_id: Mapped[Big] = mapped_column(ForeignKey("workflow.id", ondelete="CASCADE"))
+    version_id: Mapped[Big]  #: Published when it was made: all its runs are of it.
+    trigger_id: Mapped[Big]
+    trigger_config: Mapped[Json]  #: As it was then.
+    first_date: Mapped[datetime]  #: Both ends are included.
+    last_date: Mapped[datetime]
+    reprocess: Mapped[str]
+    reverse: Mapped[bool]
+    max_active_runs: Mapped[int]
+    params: Mapped[Json]
+    state: Mapped[str]
+    total: Mapped[int]  #: Fires in the range.
+    made: Mapped[Zero]  #: Runs.
+    skipped: Mapped[Zero]  #: Dates that kept the run they had.
+    reached: Mapped[datetime | None]  #: The date that was looked at last.
+    exhausted: Mapped[No]  #: All dates have been looked at.
+    created_at: Mapped[Now]
+    created_by: Mapped[str]
+    finished_at: Mapped[datetime | None]
 
 
 class RunEnd(Model):

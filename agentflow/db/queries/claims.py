@@ -32,6 +32,7 @@ class Group:
     priority: int  #: Of its first ready node run.
     slots: int  #: Of the pool, which is locked.
     io: bool = False  #: They only wait for the network, and take slots of I/O lanes where there are any.
+    backfill: bool = False  #: Of runs of backfills.
 
 
 #: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
@@ -44,7 +45,7 @@ WITH RECURSIVE g AS (
           AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1)
   FROM g WHERE g.group_id IS NOT NULL
 ), found AS MATERIALIZED (
-  SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, dg.io, w.concurrency
+  SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, dg.io, dg.backfill, w.concurrency
   FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id
   WHERE (NOT w.paused OR dg.reserved_for IS NOT NULL)
     AND (dg.reserved_for = :me OR (dg.reserved_for IS NULL AND NOT :reserved_only))
@@ -55,7 +56,7 @@ WITH RECURSIVE g AS (
   SELECT pool.id, pool.slots FROM pool WHERE pool.id IN (SELECT pool_id FROM found) ORDER BY pool.id FOR UPDATE
 )
 SELECT found.id, found.workflow_id, found.pool_id, found.executor, found.queue, found.concurrency, top.priority, p.slots,
-  found.io, EXISTS (SELECT 1 FROM me) AS alive
+  found.io, found.backfill, EXISTS (SELECT 1 FROM me) AS alive
 FROM found JOIN p ON p.id = found.pool_id,
 LATERAL (SELECT nr.priority FROM node_run nr
          WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest
@@ -92,21 +93,35 @@ def lock_groups(
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What node runs of one kind hold."""
+
+    pool_id: int
+    executor: str
+    io: bool
+    backfill: bool
+    slots: int  #: Of the pool.
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Slots of the locked pools and workflows, and what holds them."""
 
     pool_free: dict[int, int]
     workflow_running: dict[int, int]
+    holdings: Sequence[Holding] = ()
 
 
 _LOCK_WORKFLOWS = Statement(
     "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
 _USED = Statement("""
-SELECT dg.pool_id, dg.workflow_id, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes
+SELECT dg.pool_id, nr.executor, dg.io, dg.backfill, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes,
+  dg.workflow_id
 FROM node_run nr JOIN dispatch_group dg ON dg.id = nr.group_id
 WHERE nr.state IN ('queued', 'running') AND nr.run_id >= :oldest
-GROUP BY dg.pool_id, dg.workflow_id
+GROUP BY dg.pool_id, nr.executor, dg.io, dg.backfill, dg.workflow_id
 """)
 
 
@@ -118,11 +133,12 @@ def lock_usage(connection: Connection, groups: Sequence[Group], *, oldest: uuid.
     free = {group.pool_id: group.slots for group in groups}
     running: dict[int, int] = {}
     # A statement of its own: its snapshot begins after the locks are held.
-    for row in _USED.run(connection, {"oldest": oldest}):
+    used = _USED.run(connection, {"oldest": oldest})
+    for row in used:
         if row.pool_id in free:
             free[row.pool_id] -= row.slots
         running[row.workflow_id] = running.get(row.workflow_id, 0) + row.nodes
-    return Usage(free, running)
+    return Usage(free, running, [Holding(*row[:-1]) for row in used])
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _UNRESERVE_NODES = text("""
 UPDATE node_run nr SET group_id = shared.id
 FROM dispatch_group g JOIN dispatch_group shared ON shared.workflow_id = g.workflow_id AND shared.pool_id = g.pool_id
   AND shared.executor = g.executor AND shared.queue = g.queue AND shared.io = g.io AND shared.reserved_for IS NULL
+  AND shared.backfill = g.backfill
 WHERE g.reserved_for = ANY(:owners) AND nr.group_id = g.id
   AND nr.run_id = ANY(:runs)
 """)

@@ -20,10 +20,11 @@ SMALL = 500  #: Nodes from which on a run is started by the starter's thread, so
 SMALL_BATCH = 20  #: Runs that the loop itself starts in one transaction.
 
 #: Roots are ready in the same statement; a root with a `when` is due for the evaluator instead. A reserved run
-#: (`run FILE`) gets the dispatch groups of its reservation, so that no other scheduler's claim sees it.
+#: (`run FILE`) gets the dispatch groups of its reservation, so that no other scheduler's claim sees it; one of a backfill
+#: those that share slots with all others.
 _CREATE_NODES = Statement(f"""
 WITH r AS (
-  SELECT run.id, run.version_id, run.reserved_for FROM run WHERE run.id = ANY(CAST(:ids AS uuid[]))
+  SELECT run.id, run.version_id, run.reserved_for, run.backfill_id IS NOT NULL AS backfill FROM run WHERE run.id = ANY(CAST(:ids AS uuid[]))
 )
 INSERT INTO node_run (run_id, node_no, map_index, version_id, group_id, state, priority, pool_slots, n_up, ready_at,
   resume_at)
@@ -33,9 +34,10 @@ SELECT r.id, vn.node_no, {NOT_MAPPED}, r.version_id, coalesce(mine.id, vn.group_
   CASE WHEN root.yes AND vn.gated THEN CAST(:now AS timestamptz) END
 FROM r JOIN version_node vn ON vn.version_id = r.version_id
 CROSS JOIN LATERAL (SELECT vn.n_up = 0 OR (vn.trigger_rule = 'always' AND NOT vn.below_branch) AS yes) AS root
-LEFT JOIN dispatch_group g ON g.id = vn.group_id AND r.reserved_for IS NOT NULL
+LEFT JOIN dispatch_group g ON g.id = vn.group_id AND (r.reserved_for IS NOT NULL OR r.backfill)
 LEFT JOIN dispatch_group mine ON mine.workflow_id = g.workflow_id AND mine.pool_id = g.pool_id
-  AND mine.executor = g.executor AND mine.queue = g.queue AND mine.io = g.io AND mine.reserved_for = r.reserved_for
+  AND mine.executor = g.executor AND mine.queue = g.queue AND mine.io = g.io AND mine.backfill = r.backfill
+  AND mine.reserved_for IS NOT DISTINCT FROM r.reserved_for
 """)
 
 _MARK_RUNNING = Statement("""
@@ -68,23 +70,26 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
     return list(runs)
 
 
-#: With `depends_on_past` a run with a logical date starts when the one before it, made by a clock, has ended well.
+#: With `depends_on_past` a run with a logical date starts when the one before it, made by a clock, has ended well. Of
+#: several of one date the newest counts.
 _PAST_ENDED_WELL = """
 (NOT w.depends_on_past OR run.logical_date IS NULL OR coalesce((
   SELECT p.state = 'success' FROM run p
   WHERE p.workflow_id = w.id AND p.logical_date < run.logical_date
     AND p.triggered_by IN ('cron', 'interval', 'calendar', 'date', 'backfill')
-  ORDER BY p.logical_date DESC LIMIT 1), true))
+    AND p.parent_run_id IS NULL
+  ORDER BY p.logical_date DESC, p.id DESC LIMIT 1), true))
 """
 #: Workflows with queued runs that may start, locked in id order.
 _LOCK_WAITING = Statement(f"""
 SELECT w.id FROM workflow w
-WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL)
+WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL AND backfill_id IS NULL)
   AND (NOT w.depends_on_past OR EXISTS (
     SELECT 1 FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
-      AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL}))
+      AND run.parent_run_id IS NULL AND run.backfill_id IS NULL AND {_PAST_ENDED_WELL}))
   AND NOT w.paused AND w.max_active_runs > (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL)
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL
+      AND r.backfill_id IS NULL)
 ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
 """)
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
@@ -94,13 +99,42 @@ SELECT r.id, w.id AS workflow_id,
 FROM workflow w, LATERAL (
   SELECT run.id, run.version_id FROM run
   WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL AND run.parent_run_id IS NULL
-    AND {_PAST_ENDED_WELL}
+    AND run.backfill_id IS NULL AND {_PAST_ENDED_WELL}
   ORDER BY coalesce(run.logical_date, run.created_at), run.id
   LIMIT greatest(0, w.max_active_runs - (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL))
+    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL
+      AND r.backfill_id IS NULL))
 ) AS r
 WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 """)
+
+
+#: A backfill has a limit of its own, and does not start while it or its workflow is paused.
+_LOCK_BACKFILLS = Statement("""
+SELECT b.id FROM backfill b JOIN workflow w ON w.id = b.workflow_id
+WHERE b.state = 'running' AND NOT w.paused AND EXISTS (
+  SELECT 1 FROM run WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL)
+ORDER BY b.id LIMIT :batch FOR NO KEY UPDATE OF b SKIP LOCKED
+""")
+_NEXT_OF_BACKFILLS = Statement(f"""
+SELECT r.id FROM backfill b JOIN workflow w ON w.id = b.workflow_id, LATERAL (
+  SELECT run.id FROM run
+  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL}
+  ORDER BY CASE WHEN b.reverse THEN -extract(epoch FROM run.logical_date) ELSE extract(epoch FROM run.logical_date) END, run.id
+  LIMIT greatest(0, b.max_active_runs - (
+    SELECT count(*) FROM run r WHERE r.backfill_id = b.id AND r.state = 'running' AND r.parent_run_id IS NULL))
+) AS r
+WHERE b.id = ANY(CAST(:ids AS uuid[])) LIMIT :batch
+""")
+
+
+def start_backfilled(connection: Connection) -> list[uuid.UUID]:
+    """Start queued runs of backfills as far as their own limits allow, in the order of their dates."""
+    backfills = _LOCK_BACKFILLS.run(connection, {"batch": BATCH})
+    if not backfills:
+        return []
+    found = _NEXT_OF_BACKFILLS.run(connection, {"ids": uuids(row.id for row in backfills), "batch": BATCH})
+    return start_locked(connection, [row.id for row in found])
 
 
 #: Sub-runs are started by who made them, whatever pauses and limits say: their parents hold theirs already, and a
