@@ -21,7 +21,7 @@ from agentflow.db.arrays import times, uuids, words
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import AgentFlowError
 from agentflow.ids import uuid7
-from agentflow.runs import NewRun, insert_runs
+from agentflow.runs.create import NewRun, announce_runs, insert_runs
 from agentflow.states import BackfillState, Reprocess, RunState, TriggeredBy
 from agentflow.triggers import build, fires_between
 
@@ -162,6 +162,7 @@ def _make(connection: Connection, row: Any, step: Step) -> None:
     ]
     if made:
         insert_runs(connection, made, now)
+        announce_runs(connection, made)
         runs = {"runs": uuids(run.id for run in made), "dates": times(run.logical_date for run in made)}
         connection.execute(_TOOK, {"trigger": row.trigger_id} | runs)
     moved = {"made": len(made), "skipped": step.skipped, "reached": step.reached, "exhausted": step.exhausted}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -13,12 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from agentflow.db.arrays import ints
+from agentflow.db.arrays import ints, times, uuids
 from agentflow.db.engine import transact
-from agentflow.db.notify import notify_live, notify_ready
+from agentflow.db.notify import notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import AgentFlowError
-from agentflow.runs.create import insert_run
+from agentflow.ids import uuid7
+from agentflow.runs.create import NewRun, announce_runs, insert_runs
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
 from agentflow.triggers import FirePlan, TriggerRow, plan_fires
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 POLL = 5.0  # seconds
 HELD_AGAIN = 0.5  # seconds
-BATCH = 100  #: Triggers of one transaction.
+BATCH = 250  #: Triggers of one transaction.
 QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
-RUNS_MAX = 200  #: Runs made in one transaction; a long catch-up goes on in the next.
+RUNS_MAX = 250  #: Runs made in one transaction; a long catch-up goes on in the next.
 
 _DUE = text("""
 SELECT t.id, t.type, t.config, t.paused OR w.paused OR w.missing AS paused, t.next_fire_at, t.workflow_id,
@@ -45,10 +45,16 @@ WHERE t.active AND t.next_fire_at <= :now AND NOT (t.id = ANY(CAST(:passed AS bi
     SELECT * FROM unnest(CAST(:unusable AS bigint[]), CAST(:unusable_versions AS bigint[])))
 ORDER BY t.next_fire_at, t.id LIMIT :limit FOR NO KEY UPDATE OF t SKIP LOCKED FOR KEY SHARE OF w SKIP LOCKED
 """)
-_ADVANCE = text("UPDATE trigger SET next_fire_at = :next WHERE id = :id")
+_ADVANCE = text("""
+UPDATE trigger t SET next_fire_at = k.next FROM unnest(CAST(:ids AS bigint[]), CAST(:nexts AS timestamptz[])) AS k(id, next)
+WHERE t.id = k.id
+""")
+#: What fired before (the clock jumped back, the trigger was applied again, a backfill took the date) is left out.
 _FIRE = text("""
-INSERT INTO fire (trigger_id, logical_date, run_id, outcome) VALUES (:trigger, :date, :run, :outcome)
-ON CONFLICT DO NOTHING
+INSERT INTO fire (trigger_id, logical_date, run_id, outcome)
+SELECT k.trigger, k.date, k.run, CASE WHEN k.run IS NULL THEN 'skipped' ELSE 'run' END
+FROM unnest(CAST(:triggers AS bigint[]), CAST(:dates AS timestamptz[]), CAST(:runs AS uuid[])) AS k(trigger, date, run)
+ON CONFLICT DO NOTHING RETURNING run_id
 """)
 _NEXT = text("""
 SELECT t.next_fire_at FROM trigger t JOIN workflow w ON w.id = t.workflow_id
@@ -59,18 +65,18 @@ WHERE t.active AND t.next_fire_at IS NOT NULL AND (t.id, w.published_version_id)
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction did."""
+    """What one transaction does."""
 
-    runs: int = 0
-    queued: dict[int, int] = field(default_factory=dict)  #: Runs made, by workflow.
+    runs: list[NewRun] = field(default_factory=list)
+    queued: dict[int, int] = field(default_factory=dict)  #: Runs among these, by workflow.
+    skipped: list[tuple[int, datetime]] = field(default_factory=list)  #: Triggers and dates.
+    next_fires: dict[int, datetime | None] = field(default_factory=dict)  #: By trigger.
     progressed: bool = False
     passed: set[int] = field(default_factory=set)  #: Triggers that stay due.
-    made: dict[int, dict[uuid.UUID, int]] = field(default_factory=dict)  #: Positions of new runs, by workspace.
 
-    def created(self, workspace: int, workflow: int, run: uuid.UUID) -> None:
-        self.runs += 1
-        self.queued[workflow] = self.queued.get(workflow, 0) + 1
-        self.made.setdefault(workspace, {})[run] = 0
+    def add(self, run: NewRun) -> None:
+        self.runs.append(run)
+        self.queued[run.workflow] = self.queued.get(run.workflow, 0) + 1
 
 
 class Fires(WorkerThread):
@@ -111,26 +117,25 @@ class Fires(WorkerThread):
         parameters = {"now": now, "limit": BATCH, "passed": ints(passed)} | self._without_unusable()
         batch = _Batch()
         for row in connection.execute(_DUE, parameters).all():
-            if batch.runs >= RUNS_MAX:
+            if len(batch.runs) >= RUNS_MAX:
                 break
-            if self._fire(connection, row, now, batch):
+            if self._plan(row, now, batch):
                 batch.progressed = True
             else:
                 batch.passed.add(row.id)
+        _write(connection, batch, now)
         if batch.progressed:
             notify_ready(connection)
-        for workspace, runs in batch.made.items():
-            notify_live(connection, workspace, runs)
         return batch
 
     def _without_unusable(self) -> dict[str, Any]:
         return {"unusable": ints(self._unusable), "unusable_versions": ints(self._unusable.values())}
 
-    def _fire(self, connection: Connection, row: Any, now: datetime, batch: _Batch) -> bool:
-        """Fire one trigger; whether that made progress (a held catch-up does not)."""
+    def _plan(self, row: Any, now: datetime, batch: _Batch) -> bool:
+        """Decide about one trigger; whether that is progress (a held catch-up is none)."""
         room = max(0, QUEUE_MAX - row.queued - batch.queued.get(row.workflow_id, 0))
         try:
-            plan = plan_fires(_trigger_row(row), now, limit=RUNS_MAX - batch.runs, room=room)
+            plan = plan_fires(_trigger_row(row), now, limit=RUNS_MAX - len(batch.runs), room=room)
             params = check_params(row.params or {}, row.config.get("params", {}))
         except AgentFlowError as error:
             # Another scheduler, with newer time zone data say, may be able to: it stays due, but not for this one.
@@ -138,38 +143,41 @@ class Fires(WorkerThread):
             self._unusable[row.id] = row.version_id
             return False
         for date in plan.fires:
-            made = self._start(connection, row, date, params, now)
-            if made is not None:
-                batch.created(row.workspace_id, row.workflow_id, made)
+            batch.add(
+                NewRun(
+                    uuid7(now),
+                    workspace=row.workspace_id,
+                    workflow=row.workflow_id,
+                    version=row.version_id,
+                    params=params,
+                    triggered_by=TriggeredBy(row.type),
+                    actor="system",
+                    trigger=row.id,
+                    logical_date=date,
+                )
+            )
         if plan.skipped is not None:
-            connection.execute(_FIRE, {"trigger": row.id, "date": plan.skipped, "run": None, "outcome": "skipped"})
+            batch.skipped.append((row.id, plan.skipped))
             log.warning("fire_skipped", extra={"workflow": row.name, "logical_date": plan.skipped.isoformat()})
-        connection.execute(_ADVANCE, {"id": row.id, "next": plan.next_fire_at})
+        batch.next_fires[row.id] = plan.next_fire_at
         return _progressed(plan, row.next_fire_at)
 
-    def _start(
-        self, connection: Connection, row: Any, date: datetime, params: dict[str, Any], now: datetime
-    ) -> uuid.UUID | None:
-        fired = connection.execute(_FIRE, {"trigger": row.id, "date": date, "run": None, "outcome": "run"})
-        if fired.rowcount == 0:
-            return None  # it fired before: the clock jumped back, or the trigger was applied again
-        run_id = insert_run(
-            connection,
-            workspace=row.workspace_id,
-            workflow=row.workflow_id,
-            version=row.version_id,
-            params=params,
-            triggered_by=TriggeredBy(row.type),
-            now=now,
-            actor="system",
-            trigger=row.id,
-            logical_date=date,
-        )
-        connection.execute(
-            text("UPDATE fire SET run_id = :run WHERE trigger_id = :trigger AND logical_date = :date"),
-            {"run": run_id, "trigger": row.id, "date": date},
-        )
-        return run_id
+
+def _write(connection: Connection, batch: _Batch, now: datetime) -> None:
+    """Three statements, however many triggers are due: ten thousand in one minute are no reason to be late."""
+    if batch.runs or batch.skipped:
+        parameters = {
+            "triggers": ints([*(run.trigger for run in batch.runs), *(trigger for trigger, _ in batch.skipped)]),
+            "dates": times([*(run.logical_date for run in batch.runs), *(date for _, date in batch.skipped)]),
+            "runs": uuids([*(run.id for run in batch.runs), *(None for _ in batch.skipped)]),
+        }
+        fired = set(connection.scalars(_FIRE, parameters))
+        made = [run for run in batch.runs if run.id in fired]
+        insert_runs(connection, made, now)
+        announce_runs(connection, made)
+    if batch.next_fires:
+        moved = {"ids": ints(batch.next_fires), "nexts": times(batch.next_fires.values())}
+        connection.execute(_ADVANCE, moved)
 
 
 def _trigger_row(row: Any) -> TriggerRow:

@@ -5,7 +5,7 @@ Each function runs in the caller's transaction and returns documents in the shap
 
 from agentflow.runs.cancel import cancel_run, open_runs
 from agentflow.runs.clear import clear_run, runs_between
-from agentflow.runs.create import NewRun, create_run, insert_run, insert_runs, rerun
+from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.delete import delete_run
 from agentflow.runs.listing import list_runs
 from agentflow.runs.logs import read_logs
@@ -15,14 +15,12 @@ from agentflow.runs.show import show_run
 from agentflow.runs.why import why
 
 __all__ = [
-    "NewRun",
     "cancel_run",
     "clear_run",
     "create_run",
     "delete_run",
     "find_output",
     "insert_run",
-    "insert_runs",
     "list_runs",
     "mark_node",
     "open_runs",

@@ -87,6 +87,15 @@ def insert_runs(connection: Connection, runs: Sequence[NewRun], now: datetime) -
     )
 
 
+def announce_runs(connection: Connection, runs: Sequence[NewRun]) -> None:
+    """Tell who watches lists of runs, when this transaction commits."""
+    by_workspace: dict[int, dict[uuid.UUID, int]] = {}
+    for run in runs:
+        by_workspace.setdefault(run.workspace, {})[run.id] = 0
+    for workspace, positions in by_workspace.items():
+        notify_live(connection, workspace, positions)
+
+
 def insert_run(connection: Connection, *, now: datetime, **fields: Any) -> uuid.UUID:
     """Write the row of one queued run, with the fields of NewRun; its id."""
     run = NewRun(uuid7(now), **fields)

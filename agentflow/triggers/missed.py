@@ -44,9 +44,12 @@ def latest_fire(trigger: Trigger, after: datetime, until: datetime) -> datetime 
     fire = trigger.next_fire(after) if after < until else None
     while fire is not None and fire <= until:
         latest = fire
+        following = trigger.next_fire(latest)
+        if following is None or following > until:  # as a rule one fire is due, not a year of them
+            return latest
         middle = latest + (end - latest) / 2
         fire = trigger.next_fire(middle)
         if fire is None or fire > until:
             end = middle
-            fire = trigger.next_fire(latest)
+            fire = following
     return latest

@@ -106,7 +106,7 @@ def _last_history(trigger: Trigger, delay: Delay, row: TriggerRow) -> datetime:
     seen = row.next_fire_at.astimezone(UTC) - read_jitter(row.config) - _MICROSECOND
     if row.last_logical is not None:
         seen = max(seen, row.last_logical)
-    fire = trigger.next_fire(seen)
+    fire = trigger.next_fire(seen) if "jitter" in row.config else None
     while fire is not None and fire + delay(fire) < row.next_fire_at:
         seen = fire
         fire = trigger.next_fire(seen)
@@ -116,6 +116,8 @@ def _last_history(trigger: Trigger, delay: Delay, row: TriggerRow) -> datetime:
 def _latest_due(trigger: Trigger, seen: datetime, now: datetime, delay: Delay, jitter: timedelta) -> datetime | None:
     """The latest fire whose time, delay included, has come."""
     latest = latest_fire(trigger, seen, now - jitter)  # due whatever their delay
+    if not jitter:
+        return latest
     for fire in due_fires(trigger, latest or seen, now, delay):
         latest = fire
     return latest
