@@ -94,10 +94,16 @@ def _latest(row: dict[str, Any]) -> Any:
     return style.state_text(latest["state"], encoding=output.stdout().encoding) if latest else None
 
 
+def _paused(row: dict[str, Any]) -> str:
+    if not row["paused"]:
+        return ""
+    return "after failures" if row.get("pause_reason") else "paused"
+
+
 _COLUMNS = [
     Column("NAME", lambda row: row["name"], keep=9),
     Column("VERSION", lambda row: str(row["version"]), keep=4, right=True),
-    Column("PAUSED", lambda row: "paused" if row["paused"] else "", keep=6),
+    Column("PAUSED", _paused, keep=6),
     Column("LATEST RUN", _latest, keep=8),
     Column("NEXT FIRE", lambda row: output.short_time(row.get("next_fire")), keep=7),
     Column("SOURCE", lambda row: row["source"], keep=2),

@@ -41,6 +41,11 @@ _MANUAL_DATE = text("""
 INSERT INTO manual_date (workflow_id, logical_date, run_id) VALUES (:workflow, :logical_date, :run)
 ON CONFLICT DO NOTHING
 """)
+#: Whoever made it: the trigger's own run of the date, or a backfill's.
+_HAS_DATE = text("""
+SELECT EXISTS (SELECT FROM run WHERE workflow_id = :workflow AND logical_date = :logical_date AND id <> :run
+  AND parent_run_id IS NULL AND NOT hidden)
+""")
 _SPEC = text("SELECT spec FROM workflow_version WHERE id = :version")
 
 
@@ -166,8 +171,9 @@ def _create(
         note=note,
     )
     if logical_date is not None:
-        made = connection.execute(_MANUAL_DATE, {"workflow": workflow_id, "logical_date": logical_date, "run": run_id})
-        if made.rowcount == 0:
+        key = {"workflow": workflow_id, "logical_date": logical_date}
+        made = connection.execute(_MANUAL_DATE, key | {"run": run_id})
+        if made.rowcount == 0 or connection.scalar(_HAS_DATE, key | {"run": run_id}):
             raise Conflict(
                 f"The workflow {name!r} has a run for {logical_date.isoformat()} already.",
                 hint="`agentflow runs list` shows it; clear that run to run it again",

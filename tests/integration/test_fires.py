@@ -6,7 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from agentflow.catalog import set_paused
 from agentflow.runs import show_run
@@ -86,6 +86,16 @@ def clock(engine):
         (HOURLY, ["00:59", "01:00", "01:30", "02:00"], ["03-01T01:00", "03-01T02:00"]),
         ({"type": "interval", "every": "20m"}, ["00:19", "00:20", "00:41"], ["03-01T00:20", "03-01T00:40"]),
         ({"type": "date", "at": "2031-03-01T00:30:00Z"}, ["00:29", "00:30", "00:31", "05:00"], ["03-01T00:30"]),
+        ({"type": "calendar", "every": {"days": 1}, "at": "06:00"}, ["05:59", "06:00", "07:00"], ["03-01T06:00"]),
+        # Both bounds are included, and are in the trigger's zone.
+        (HOURLY | {"start": "2031-03-01T02:00"}, ["01:00", "02:00"], ["03-01T02:00"]),
+        (HOURLY | {"end": "2031-03-01T01:00"}, ["01:00", "02:00", "03:00"], ["03-01T01:00"]),
+        (HOURLY | {"start": "2031-03-01T03:00", "timezone": "Europe/Berlin"}, ["01:00", "02:00"], ["03-01T02:00"]),
+        (
+            {"type": "interval", "every": "1h", "start": "2031-03-01T00:10", "end": "2031-03-01T01:10"},
+            ["00:05", "00:10", "01:10", "02:10"],
+            ["03-01T00:10", "03-01T01:10"],
+        ),
     ],
 )
 def test_a_trigger_fires_when_it_is_due_and_once(clock, trigger, moments, expected):
@@ -102,6 +112,40 @@ def test_an_interval_without_a_start_is_anchored_at_the_epoch_not_at_the_apply(c
     clock.tick("2031-03-01T12:00")
     ((date,),) = clock.do("SELECT logical_date FROM run")
     assert (date - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(minutes=45) == timedelta(0)
+
+
+@pytest.mark.parametrize("catchup", [False, True])
+def test_jitter_puts_a_fire_off_by_what_follows_from_its_date_and_keeps_the_date(clock, catchup):
+    clock.apply(triggers=[HOURLY | {"jitter": "30m", "catchup": catchup}])
+    scheduler = clock.scheduler()
+    for hour in (1, 2, 3):
+        ((due,),) = clock.do("SELECT next_fire_at FROM trigger")
+        assert timedelta(0) <= due - at(f"2031-03-01T{hour:02}:00") < timedelta(minutes=30)
+        clock.tick(due - timedelta(microseconds=1), scheduler)
+        assert len(clock.dates()) == hour - 1
+        clock.tick(due, clock.scheduler())  # another one, or after a restart: the delay is the same
+    assert clock.dates() == ["03-01T01:00", "03-01T02:00", "03-01T03:00"]
+
+
+@pytest.mark.parametrize(
+    ("catchup", "expected"), [(False, ["03-01T05:00"]), (True, [f"03-01T0{h}:00" for h in range(1, 6)])]
+)
+def test_after_a_downtime_the_latest_missed_fire_runs_or_every_one(clock, catchup, expected):
+    clock.apply(triggers=[HOURLY | {"catchup": catchup}])
+    clock.tick("2031-03-01T05:30")
+    clock.tick("2031-03-01T05:40")
+    assert clock.dates() == expected
+
+
+def test_many_triggers_fire_in_few_statements(clock, engine):
+    """Ten thousand workflows that are due in the same minute must not be late: cost grows by batches."""
+    for number in range(30):
+        clock.apply(f"flow-{number}", triggers=[HOURLY])
+    sent = []
+    event.listen(engine, "before_cursor_execute", lambda *told: sent.append(told[2]))
+    clock.tick("2031-03-01T01:00")
+    assert clock.do("SELECT count(*) FROM run") == [(30,)]
+    assert len(sent) < 15
 
 
 def test_what_a_fired_run_carries(clock, engine):

@@ -146,6 +146,15 @@ def test_a_logical_date_by_hand_is_unique_per_workflow(engine):
         assert value(connection, "SELECT count(*) FROM audit_event WHERE action = 'run.created'") == 3
 
 
+@pytest.mark.parametrize("by", [TriggeredBy.CRON, TriggeredBy.BACKFILL])
+def test_a_logical_date_that_has_a_run_already_is_refused_by_hand_whoever_made_it(flow, by):
+    ((workflow, version),) = rows(flow, "SELECT id, published_version_id FROM workflow")
+    insert(flow, workflow, version, logical_date=DATE, triggered_by=by)
+    with pytest.raises(Conflict, match="2026-11-22"), flow.begin_nested():
+        new(flow, logical_date=DATE)
+    new(flow, logical_date=DATE + timedelta(days=1))
+
+
 def test_a_rerun_has_the_version_and_params_of_the_run_not_of_today(flow):
     first = create(flow, params={"n": 7}, logical_date=DATE)
     apply(flow, make_spec(nodes=CHAIN, params={"other": {"type": "string"}}))

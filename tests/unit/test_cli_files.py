@@ -102,6 +102,11 @@ def test_next_of_a_file_marks_daylight_saving(capsys):
     ]
 
 
+def test_next_from_a_time_that_is_none_is_wrong_usage(capsys):
+    for words in (["two.py::second", "--from", "soon"], ["good.yaml", "--from", "2026-13-01"]):
+        assert run_json(capsys, "next", *words, code=2)["error"]["detail"].startswith("--from")
+
+
 def test_next_of_a_workflow_without_a_clock_is_empty(capsys):
     assert run_json(capsys, "next", "good.yaml") == {"items": []}
 

@@ -197,6 +197,37 @@ def test_upcoming_merges_triggers_in_order_from_an_instant_on():
     ]
 
 
+def test_upcoming_from_a_time_without_an_offset_is_in_each_trigger_s_zone():
+    triggers = [
+        {"type": "cron", "cron": "0 6 * * *", "timezone": "Asia/Tokyo", "name": "tokyo", "paused": True},
+        {"type": "cron", "cron": "0 6 * * *", "timezone": "America/New_York", "name": "york"},
+    ]
+    found = upcoming(triggers, 2, "2026-01-05T06:00")
+    assert [(f"{fire.at:%d %H:%M}", fire.trigger, fire.paused) for fire in found] == [
+        ("04 21:00", "tokyo", True),
+        ("05 11:00", "york", False),
+    ]
+    with pytest.raises(InvalidTrigger) as error:
+        upcoming(triggers, 2, "soon")
+    assert error.value.problems[0].path == "from"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, [("29 01:00", "dst-gap"), ("30 00:30", None)]),
+        ({"jitter": "20m"}, [("29 01:00", "dst-gap"), ("30 00:30", None)]),  # before jitter
+        ({"start": "2026-03-29T02:15"}, [("29 01:00", "dst-gap"), ("30 00:30", None)]),
+        ({"start": "2026-03-30"}, [("30 00:30", None), ("31 00:30", None)]),
+        ({"end": "2026-03-29T12:00", "paused": True}, [("29 01:00", "dst-gap")]),
+    ],
+)
+def test_upcoming_marks_changes_of_the_clock_whatever_else_a_trigger_has(keys, expected):
+    trigger = {"type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin", **keys}
+    found = upcoming([trigger], 2, moment("2026-03-28 12:00"))
+    assert [(f"{fire.at:%d %H:%M}", fire.note) for fire in found] == expected
+
+
 def test_upcoming_of_finished_triggers_is_empty():
     assert upcoming([{"type": "date", "at": "2020-01-01"}], 5, moment("2026-01-01")) == []
     assert upcoming([], 5, moment("2026-01-01")) == []
