@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentflow.triggers import FirePlan, InvalidTrigger, TriggerRow, build, first_fire_at, missed_fires, plan_fires
@@ -50,6 +50,7 @@ def test_missed_fires(config, last, now, catchup, fires):
 CRONS = st.sampled_from(["* * * * *", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "* * 1 * *", "15 */5 * * 1"])
 
 
+@settings(deadline=None)
 @given(CRONS, st.timedeltas(timedelta(), timedelta(days=40)), st.timedeltas(timedelta(), timedelta(hours=40)))
 def test_latest_missed_fire_is_the_last_of_all_missed_ones(cron, age, gap):
     trigger = build({"type": "cron", "cron": cron, "timezone": "Europe/Berlin"})
