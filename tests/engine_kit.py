@@ -105,6 +105,7 @@ class Kit:
     """One scheduler's loop, starter, gates and ends over the stub executor, run by hand. Several may share a database."""
 
     def __init__(self, engine: Engine, folder: Path, *, parallelism: int = 1000) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.engine = engine
         self.settings = Settings(executor="stub", executors="stub", parallelism=min(parallelism, 1024), home=folder)
         context = ExecutorContext(parallelism=parallelism, bundles_dir=folder / "bundles", work_dir=folder / "work")

@@ -90,7 +90,7 @@ def no_hook() -> NotFound:
 _TRIGGER = text("""
 SELECT t.id, t.config, t.paused OR w.paused AS paused, w.missing, w.name, w.published_version_id AS version,
   v.spec -> 'params' AS params,
-  (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued') AS queued
+  (SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'queued' AND r.backfill_id IS NULL) AS queued
 FROM workflow w JOIN workflow_version v ON v.id = w.published_version_id
 JOIN trigger t ON t.workflow_id = w.id AND t.type = 'webhook' AND t.active
   AND coalesce(t.config ->> 'name', :unnamed) = :trigger
