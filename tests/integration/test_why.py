@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agentflow import backfills
 from agentflow.catalog import set_paused
 from agentflow.errors import NotFound, UsageError
 from agentflow.runs import why
@@ -64,6 +65,31 @@ def test_pauses_and_limits_of_runs(kit):
     kit.call(set_paused, "flow", paused=True, actor="test")
     assert codes(kit, second, "a") == ["paused", "max-active-runs"]
     kit.stub.release("a")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_run_of_a_backfill_waits_for_that_one_s_runs_and_for_nobody_else_s(kit, reverse):
+    kit.apply({"a": {}}, triggers=[{"type": "cron", "cron": "0 6 * * *"}], max_active_runs=1)
+    kit.stub.hold("a")
+    live = [kit.run(), kit.run()]
+    asked = {"from_": "2026-03-02", "to": "2026-03-05", "max_active_runs": 3, "reverse": reverse, "actor": "test"}
+    backfill = kit.call(backfills.create_backfill, "flow", **asked)["id"]
+    kit.settle()
+    kit.sql("UPDATE backfill SET max_active_runs = 5")
+    kit.call(set_paused, "flow", paused=True, actor="test")
+    kit.settle()
+    kit.call(set_paused, "flow", paused=False, actor="test")
+    kit.sql("UPDATE backfill SET max_active_runs = 3")
+    queued = str(kit.row("SELECT id FROM run WHERE backfill_id IS NOT NULL AND state = 'queued'").id)
+    (limit,) = ask(kit, queued, "a")["reasons"]
+    assert (limit["code"], limit["detail"]["limit"], limit["detail"]["ahead"]) == ("max-active-runs", 3, 0)
+    assert len(limit["detail"]["running"]) == 3
+    assert ask(kit, live[1], "a")["reasons"][0]["detail"]["running"] == [live[0]]
+    kit.call(backfills.set_backfill_paused, backfill, True, actor="test")
+    assert codes(kit, queued, "a") == ["backfill-paused", "max-active-runs"]
+    kit.call(backfills.cancel_backfill, backfill, running=True, actor="test")
+    kit.stub.release("a")
+    kit.settle()
 
 
 def test_a_run_that_depends_on_one_that_failed(kit):

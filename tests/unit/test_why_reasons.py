@@ -52,6 +52,10 @@ CASES = {
     "nobody alive": (facts(QUEUED, schedulers=()), ["no-scheduler"]),
     "too many runs": (facts(replace(QUEUED, active_count=16, active=("r0",))), ["max-active-runs"]),
     "the one before failed": (facts(replace(QUEUED, blocked_by_past=("r0", "failed"))), ["depends-on-past"]),
+    "its backfill is paused": (
+        facts(replace(QUEUED, backfill="b1", backfill_paused=True, active_count=16)),
+        ["backfill-paused", "max-active-runs"],
+    ),
     "everything at once": (
         facts(replace(QUEUED, paused=True, active_count=16, blocked_by_past=("r0", "failed")), schedulers=()),
         ["paused", "no-scheduler", "max-active-runs", "depends-on-past"],

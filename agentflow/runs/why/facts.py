@@ -30,6 +30,8 @@ class RunFacts:
     cancelling: bool = False
     reserved_for: str | None = None  #: Scheduler of `run FILE`.
     sub_run: bool = False
+    backfill: str | None = None  #: Id of the backfill that made it: then the limit and the runs counted are that one's.
+    backfill_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,23 +32,29 @@ LAST_WORD = 300  #: Characters.
 _RUN = text("""
 SELECT r.id, r.state, r.triggered_by, r.workflow_id, r.cancel_requested_at IS NOT NULL AS cancelling, r.reserved_for,
   r.parent_run_id IS NOT NULL AS sub_run, r.logical_date, r.created_at, w.name AS workflow,
-  w.paused, w.pause_reason, w.max_active_runs, w.concurrency, w.depends_on_past, clock_timestamp() AS now
-FROM run r JOIN workflow w ON w.id = r.workflow_id WHERE r.id = :run
+  w.paused, w.pause_reason, coalesce(b.max_active_runs, w.max_active_runs) AS max_active_runs, w.concurrency,
+  w.depends_on_past, clock_timestamp() AS now, r.backfill_id, coalesce(b.state = 'paused', false) AS backfill_paused,
+  coalesce(b.reverse, false) AS backwards
+FROM run r JOIN workflow w ON w.id = r.workflow_id LEFT JOIN backfill b ON b.id = r.backfill_id WHERE r.id = :run
 """)
 _ACTIVE = text("""
 SELECT id, count(*) OVER () AS total FROM run
-WHERE workflow_id = :workflow AND state = 'running' AND parent_run_id IS NULL ORDER BY id LIMIT :shown
+WHERE workflow_id = :workflow AND state = 'running' AND parent_run_id IS NULL
+  AND backfill_id IS NOT DISTINCT FROM CAST(:backfill AS uuid)
+ORDER BY id LIMIT :shown
 """)
 _AHEAD_RUNS = text("""
 SELECT count(*) FROM run
 WHERE workflow_id = :workflow AND state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL
-  AND (coalesce(logical_date, created_at), id) < (coalesce(CAST(:logical AS timestamptz), :created), :run)
+  AND backfill_id IS NOT DISTINCT FROM CAST(:backfill AS uuid)
+  AND CASE WHEN :backwards THEN logical_date > :logical
+    ELSE (coalesce(logical_date, created_at), id) < (coalesce(CAST(:logical AS timestamptz), :created), :run) END
 """)
 _PAST = text("""
 SELECT id, state FROM run
 WHERE workflow_id = :workflow AND logical_date < :logical
-  AND triggered_by IN ('cron', 'interval', 'calendar', 'date', 'backfill')
-ORDER BY logical_date DESC LIMIT 1
+  AND triggered_by IN ('cron', 'interval', 'calendar', 'date', 'backfill') AND parent_run_id IS NULL
+ORDER BY logical_date DESC, id DESC LIMIT 1
 """)
 _CONCURRENT = text("""
 SELECT count(*) FROM node_run nr JOIN dispatch_group dg ON dg.id = nr.group_id
@@ -127,6 +133,7 @@ def read_facts(connection: Connection, place: Place, address: str) -> Facts:
 
 def _run(connection: Connection, row: Row[Any], oldest: uuid.UUID) -> RunFacts:
     key = {"workflow": row.workflow_id, "logical": row.logical_date, "created": row.created_at, "run": row.id}
+    key |= {"backfill": row.backfill_id, "backwards": row.backwards}
     queued = row.state == RunState.QUEUED
     active = connection.execute(_ACTIVE, key | {"shown": SHOWN}).all() if queued else []
     past = connection.execute(_PAST, key).one_or_none() if queued and row.depends_on_past and row.logical_date else None
@@ -148,6 +155,8 @@ def _run(connection: Connection, row: Row[Any], oldest: uuid.UUID) -> RunFacts:
         cancelling=row.cancelling,
         reserved_for=str(row.reserved_for) if row.reserved_for else None,
         sub_run=row.sub_run,
+        backfill=str(row.backfill_id) if row.backfill_id else None,
+        backfill_paused=row.backfill_paused,
     )
 
 

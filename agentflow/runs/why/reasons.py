@@ -63,11 +63,20 @@ def _of_queued_run(facts: Facts) -> Iterator[Reason]:
 def _kept_back(facts: Facts) -> Iterator[Reason]:
     run = facts.run
     found = [*_paused(run), *_no_scheduler(facts)]
+    if run.backfill_paused:
+        found.append(
+            Reason(
+                "backfill-paused",
+                f"The run belongs to the backfill {run.backfill}, which is paused.",
+                f"agentflow backfill unpause {run.backfill}",
+                {"backfill": run.backfill},
+            )
+        )
     if run.active_count >= run.max_active_runs:
         found.append(
             Reason(
                 "max-active-runs",
-                f"{run.active_count} of at most {run.max_active_runs} runs of {run.workflow!r} are running"
+                f"{run.active_count} of at most {run.max_active_runs} runs of {_whose(run)} are running"
                 f"{_and_ahead(run)}.",
                 "wait for them, cancel some, or raise `max_active_runs`",
                 {"limit": run.max_active_runs, "running": list(run.active), "ahead": run.ahead},
@@ -86,6 +95,10 @@ def _kept_back(facts: Facts) -> Iterator[Reason]:
     yield from found
     if not found:
         yield Reason("starting", f"The run is about to start{_and_ahead(run)}.", "wait a moment", {"ahead": run.ahead})
+
+
+def _whose(run: RunFacts) -> str:
+    return repr(run.workflow) if run.backfill is None else f"the backfill {run.backfill}"
 
 
 def _and_ahead(run: RunFacts) -> str:
