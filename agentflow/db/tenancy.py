@@ -98,6 +98,7 @@ TABLES: dict[str, Access] = {
     "event_source": _owned(_ALL),
     "event_arrival": _within("event_arrival", "trigger_id", "trigger", _READ),
     "manual_date": _within("manual_date", "workflow_id", "workflow", _ALL),
+    "backfill": _owned(_ALL),
     "run": _owned(_ALL),
     "node_run": _of_run("node_run", _ALL),
     "attempt": _of_run("attempt", _ALL),
