@@ -98,7 +98,7 @@ class Fires(WorkerThread):
         passed: set[int] = set()  # held or unusable: they stay due, and must not keep others from their turn
         while not self.stopping:
             batch = transact(self._engine, partial(self._fire_due, passed=passed))
-            FIRES.inc(batch.runs)
+            FIRES.inc(len(batch.runs))
             if batch.progressed:
                 self._on_created()
             elif not batch.passed:
@@ -172,9 +172,9 @@ def _write(connection: Connection, batch: _Batch, now: datetime) -> None:
             "runs": uuids([*(run.id for run in batch.runs), *(None for _ in batch.skipped)]),
         }
         fired = set(connection.scalars(_FIRE, parameters))
-        made = [run for run in batch.runs if run.id in fired]
-        insert_runs(connection, made, now)
-        announce_runs(connection, made)
+        batch.runs = [run for run in batch.runs if run.id in fired]
+        insert_runs(connection, batch.runs, now)
+        announce_runs(connection, batch.runs)
     if batch.next_fires:
         moved = {"ids": ints(batch.next_fires), "nexts": times(batch.next_fires.values())}
         connection.execute(_ADVANCE, moved)
