@@ -1,4 +1,4 @@
-"""The graph of a workflow: order, cycles, reachability. Pure, linear and iterative: a chain may be 50,000 nodes deep.
+"""The graph of a workflow: order, cycles, reachability. Pure, linear and iterative: a chain may be 100,000 nodes deep.
 
 A graph is given as `needs`: every node with its direct upstreams, in spec order. Every upstream must be a key.
 """
@@ -13,9 +13,9 @@ from agentflow.errors import Problem, SpecError
 
 Needs = Mapping[str, Collection[str]]
 
-MAX_NODES = 50_000
+MAX_NODES = 100_000
 MAX_EDGES = 200_000
-_CHUNK = 4096  # targets per pass of `not_upstream`: bits of one integer per node, about 25 MB at 50,000 nodes
+_CHUNK = 4096  # targets per pass of `not_upstream`: bits of one integer per node, about 50 MB at 100,000 nodes
 
 
 class CycleFound(ValueError):

@@ -124,8 +124,8 @@ def test_compiling_numbers_nodes_in_spec_order_and_counts_each_edge_once():
 
 
 def test_more_nodes_or_edges_than_the_engine_takes_are_refused():
-    with pytest.raises(SpecError, match="50,001 nodes are more than 50,000"):
-        graph.compile_graph(spec_of({f"n{index}": [] for index in range(50_001)}))
+    with pytest.raises(SpecError, match="100,001 nodes are more than 100,000"):
+        graph.compile_graph(spec_of({f"n{index}": [] for index in range(100_001)}))
     wide = {f"u{index}": [] for index in range(500)} | {
         f"d{index}": [f"u{upstream}" for upstream in range(500)] for index in range(401)
     }
