@@ -58,7 +58,11 @@ def clear(
     run_id: MaybeRunId = None,
     *,
     node: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="This node or index (`fetch[3]`); repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="This node, index (`fetch[3]`) or node of a sub-run (`loop.sub[2].fetch`); repeatable. Default: all.",
+        ),
     ] = None,
     upstream: Annotated[bool, typer.Option("--upstream", help="And everything before these nodes.")] = False,
     downstream: Annotated[bool, typer.Option("--downstream", help="And everything after these nodes.")] = False,
@@ -155,7 +159,7 @@ def _cleared(document: dict[str, Any], *, dry_run: bool) -> str:
 
 def mark(
     run_id: RunId,
-    node: Annotated[str, typer.Argument(help="Node, or index of a mapped one: fetch, fetch[3].")],
+    node: Annotated[str, typer.Argument(help="Node, index or node of a sub-run: fetch, fetch[3], loop.sub[2].fetch.")],
     state: Annotated[str, typer.Argument(help="success, failed or skipped.")],
     *,
     json: JsonFlag = False,

@@ -117,3 +117,27 @@ def resolve_address(connection: Connection, run_id: str, address: str, *, worksp
             raise NotFound(f"There is no sub-run {format_address(steps[: number + 1])} in the run {run_id}.", hint=hint)
         run = child
     return Place(run, None)
+
+
+def localise(
+    connection: Connection, run_id: str, addresses: Sequence[str], *, workspace: str = DEFAULT_WORKSPACE
+) -> tuple[str, list[str]]:
+    """The run that these addresses lead into, the run itself or a sub-run, and the addresses as that run sees them.
+
+    Raises:
+        UsageError: One is not an address or names a whole sub-run, or they lead into different runs.
+        NotFound: There is no such run, node, index or sub-run.
+    """
+    into: dict[str, list[str]] = {}
+    for address in addresses:
+        steps = parse_address(address)
+        if steps[-1].sub is not None:
+            hint = f"name its nodes, as in {address}.fetch, or give the id that `agentflow runs show` lists for it"
+            raise UsageError(f"{address!r} is a sub-run, a run of its own.", hint=hint)
+        run = run_id
+        if len(steps) > 1:
+            run = str(resolve_address(connection, run_id, format_address(steps[:-1]), workspace=workspace).run_id)
+        into.setdefault(run, []).append(str(steps[-1]))
+    if len(into) > 1:
+        raise UsageError("These addresses lead into different runs.", hint="name the nodes of one run at a time")
+    return next(iter(into.items()), (run_id, []))

@@ -19,6 +19,7 @@ from agentflow.db.queries.mapped import reopen_indexes
 from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import Conflict
+from agentflow.runs.address import localise
 from agentflow.runs.cancel import stop_runs
 from agentflow.runs.ids import find_run, no_run
 from agentflow.runs.repin import repin_to_newest
@@ -75,7 +76,7 @@ def clear_run(
     Args:
         connection: The caller's transaction.
         run_id: The run.
-        nodes: Addresses: `fetch`, or `fetch[3]` for one index of a mapped node.
+        nodes: Addresses: `fetch`, or `fetch[3]` for one index of a mapped node; `loop.sub[2].fetch` clears in that sub-run.
         upstream: And everything before these nodes.
         downstream: And everything after these nodes.
         only_failed: Only what failed, was cancelled or kept from running; of mapped nodes only those indexes.
@@ -91,10 +92,12 @@ def clear_run(
 
     Raises:
         NotFound: No such run or node.
-        UsageError: A text is not an address, or leads into a sub-run.
+        UsageError: A text is not the address of a node run, or they lead into different runs.
         Conflict: Something selected is under way, the run is being stopped or has not started, or the newest version
             has another graph.
     """
+    if nodes is not None:
+        run_id, nodes = localise(connection, run_id, nodes, workspace=workspace)
     key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     if key not in runs:

@@ -14,6 +14,7 @@ from agentflow.db.queries.locks import database_now, lock_runs
 from agentflow.db.queries.recount import recount_run
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import Conflict, NotFound, UsageError
+from agentflow.runs.address import localise
 from agentflow.runs.clear import reopen, stop_sub_runs
 from agentflow.runs.ids import find_run, no_run
 from agentflow.runs.selection import NodeRunRow, lock_rows, named
@@ -47,21 +48,22 @@ def mark_node(
     Args:
         connection: The caller's transaction.
         run_id: The run.
-        node: An address: `fetch`, or `fetch[3]`.
+        node: An address: `fetch`, `fetch[3]`, `loop.sub[2].fetch`.
         state: success, failed or skipped.
         actor: Who asks.
         workspace: Whose run it is.
 
     Returns:
-        `{id, changed}`.
+        `{id, changed}`; the id of the run that holds the node.
 
     Raises:
         NotFound: No such run or node.
-        UsageError: The state cannot be set by hand, or `node` is not an address within this run.
+        UsageError: The state cannot be set by hand, or `node` is not the address of a node run.
         Conflict: An attempt of it is running, or the run is being stopped.
     """
     if state not in MARKABLE:
         raise UsageError(f"A node cannot be marked {state!r}.", hint=f"one of {', '.join(MARKABLE)}")
+    run_id, (node,) = localise(connection, run_id, [node], workspace=workspace)
     key = find_run(connection, run_id, workspace=workspace)
     runs = lock_runs(connection, [key])
     rows = lock_rows(connection, key) if key in runs else []

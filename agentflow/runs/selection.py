@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.locks import LockedRun
-from agentflow.errors import NotFound, UsageError
-from agentflow.runs.address import Step, parse_address
+from agentflow.errors import NotFound
+from agentflow.runs.address import Step
 from agentflow.states import NODE_RUN_SLOTTED, NodeRunState
 
 #: What `only_failed` means: ended without having done its work.
@@ -85,7 +85,6 @@ def select(
 
     Raises:
         NotFound: The run has no such node or index.
-        UsageError: Not an address, or one that leads into a sub-run.
     """
     chosen = Selection({row.node_no for row in rows}) if addresses is None else named(rows, addresses)
     if addresses is not None and (upstream or downstream):
@@ -99,15 +98,11 @@ def select(
 
 
 def named(rows: Sequence[NodeRunRow], addresses: Sequence[str]) -> Selection:
-    """The node runs that these addresses name; raises as `select` does."""
+    """The node runs that these addresses (within this run, see `localise`) name; raises as `select` does."""
     by_address = {row.address: row for row in rows}
     chosen = Selection()
     for address in addresses:
-        steps = parse_address(address)
-        if steps[0].sub is not None:
-            hint = "clear that run by its own id: `agentflow runs show` lists the sub-runs with theirs"
-            raise UsageError(f"{address!r} lies in a sub-run, which is a run of its own.", hint=hint)
-        row = by_address.get(str(steps[0]))
+        row = by_address.get(address)
         if row is None:
             names = ", ".join([row.address for row in rows if row.map_index == NOT_MAPPED][:10])
             raise NotFound(f"The run has no node {address!r}.", hint=f"it has {names}")

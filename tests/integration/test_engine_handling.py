@@ -53,13 +53,41 @@ def test_a_preview_names_what_a_clear_would_take_and_changes_nothing(kit, keys, 
     assert kit.started() == ["a", *sorted(kit.started()[1:3]), "d"]
 
 
-def test_an_address_that_leads_nowhere_or_into_a_sub_run_is_refused(kit):
+def test_an_address_that_leads_nowhere_or_to_a_whole_sub_run_is_refused(kit):
     kit.apply({"work": {}}, "child")
     kit.apply({"m": mapped([1]), "s": sub("child")})
     run = kit.run()
-    for address, error in (("m[1]", NotFound), ("x", NotFound), ("m[", UsageError), ("s.sub[0].work", UsageError)):
-        with pytest.raises(error):
-            kit.clear(run, address)
+    wrong = [
+        ("m[1]", NotFound),
+        ("x", NotFound),
+        ("m[", UsageError),
+        ("s.sub[0]", UsageError),
+        ("s.sub[1].work", NotFound),
+    ]
+    for address, error in wrong:
+        for act in (kit.clear, lambda *where: kit.mark(*where, "failed")):
+            with pytest.raises(error):
+                act(run, address)
+    with pytest.raises(UsageError, match="different runs"):
+        kit.clear(run, "m", "s.sub[0].work")
+
+
+def test_a_node_of_a_sub_run_is_cleared_and_marked_by_its_address(kit):
+    kit.apply({"work": mapped([1, 2])}, "inner")
+    kit.apply({"deeper": sub("inner")}, "child")
+    kit.apply({"s": sub("child")})
+    run = kit.run()
+    address = "s.sub[0].deeper.sub[0].work[1]"
+    cleared = kit.clear(run, address)
+    assert cleared["cleared"] == ["work[1]"]
+    assert kit.show(cleared["id"])["workflow"] == "inner"
+    kit.settle()
+    assert kit.nodes(cleared["id"])["work[1]"]["attempt"] == 2
+    marked = kit.mark(run, address, "failed")
+    kit.settle()
+    assert marked == {"id": cleared["id"], "changed": True}
+    assert kit.state(cleared["id"]) == "failed"
+    kit.check_books()
 
 
 def test_the_runs_of_a_date_range_are_found_by_logical_date(kit):
