@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     parallelism: int = Field(
         default_factory=default_parallelism, ge=1, le=1024, description="Attempts at once per scheduler"
     )
+    shutdown_grace: float = Field(
+        20.0,
+        ge=0,
+        le=86400,
+        description="Seconds that running attempts may go on when the scheduler is asked to stop; standalone: 3",
+    )
     local_io_concurrency: int = Field(
         1024,
         ge=0,

@@ -76,6 +76,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  #: `cancel` was called and the attempt was stopped.
     LOST = "lost"  #: The infrastructure's budget: runner gone, SIGKILL not sent by us.
     REFUSED = "refused"  #: The executor would not take it; counts as a loss.
+    RETURNED = "returned"  #: Not begun, and given back by an executor that drains; no budget pays for it.
     SKIPPED = "skipped"  #: The node asked to be skipped (shell's `skip_exit_code`); the attempt itself succeeded.
 
 

@@ -64,6 +64,13 @@ class Executor(Protocol):
         """Stop all attempts within `grace` seconds (0: kill now), emit their end, release every resource."""
 
 
+class CanDrain(Protocol):
+    """What an executor has besides if it can give back what it has not begun."""
+
+    def drain(self) -> None:
+        """End as RETURNED what has not begun, now and whatever is submitted from now on; what runs goes on."""
+
+
 class HasLanes(Protocol):
     """What an executor has besides if node types that only wait share processes in it (I/O lanes).
 

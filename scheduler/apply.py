@@ -26,7 +26,7 @@ from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started, StoredOutput
-from scheduler.outcomes import NextStep, decide_outcome
+from scheduler.outcomes import ATTEMPT_STATES, NextStep, decide_outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,7 @@ def _is_repeat(attempt: LockedAttempt, event: Started | Finished) -> bool:
     """The same report again, after a commit that was not acknowledged: nothing to do, nothing to refuse."""
     if attempt.token_hash != token_hash(event.token):
         return False
-    return isinstance(event, Started) or attempt.attempt_state == _state_of(event.outcome)
-
-
-def _state_of(outcome: Outcome) -> AttemptState:
-    return AttemptState.SUCCESS if outcome is Outcome.SKIPPED else AttemptState(outcome.value)
+    return isinstance(event, Started) or attempt.attempt_state == ATTEMPT_STATES[event.outcome]
 
 
 def _refuse(batch: _Batch, attempt: LockedAttempt, event: Started | Finished) -> None:

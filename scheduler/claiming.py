@@ -19,14 +19,14 @@ from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles, Wanted
 from scheduler.preparing import Preparing
-from scheduler.shares import Slots
+from scheduler.shares import Place, Slots, place_of
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a transaction took; handed over once that is committed."""
 
-    executors: dict[str, str] = field(default_factory=dict)  #: Attempt id -> executor.
+    places: dict[str, Place] = field(default_factory=dict)  #: By attempt id.
     workloads: list[Workload] = field(default_factory=list)
     failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
     large: dict[str, Wanted] = field(default_factory=dict)  #: By attempt: inputs to be fetched first.
@@ -54,25 +54,31 @@ class Claimer:
         self._preparing = Preparing(files, on_prepared)
         self._odd = 0  # whose turn an odd slot is, when backfills and others wait: 1 is a backfill's
 
-    def claim(self, connection: Connection, oldest: uuid.UUID) -> Claimed:
-        """Claim as much as the executors take, and build its workloads; `oldest`: no open run is older."""
+    def claim(self, connection: Connection, oldest: uuid.UUID, out: Mapping[str, int]) -> Claimed:
+        """Claim as much as the executors take, and build its workloads.
+
+        Args:
+            connection: In a transaction.
+            oldest: No open run is older.
+            out: Attempts with a process of their own, by executor.
+        """
         slots = guarded.free_slots(self._executors)
         if hidden := len(self._preparing):  # the executors do not know of these yet
             slots = {unit: max(0, count - hidden) for unit, count in slots.items()}
         if not any(slots.values()) or not self._identity.may_claim:
             return Claimed()
-        taken, more = self._take(connection, slots, oldest)
+        taken, more = self._take(connection, slots, oldest, out)
         if not taken:
             return Claimed()
-        built = self._dispatcher.build(connection, taken)
-        executors = {attempt_id(claim.key): claim.executor for claim in taken}
-        return Claimed(executors, built.workloads, built.failed, built.large, more)
+        built = self._dispatcher.build(connection, [claim for claim, _ in taken])
+        places = {attempt_id(claim.key): (claim.executor, in_lane) for claim, in_lane in taken}
+        return Claimed(places, built.workloads, built.failed, built.large, more)
 
     def submit(self, claimed: Claimed) -> list[Finished]:
         """Hand over what was claimed; returns the ends of attempts that no executor took or that could not begin."""
         given = []
         for workload in claimed.workloads:
-            executor = claimed.executors[workload.attempt_id]
+            executor, _ = claimed.places[workload.attempt_id]
             if wanted := claimed.large.get(workload.attempt_id):
                 self._preparing.begin(executor, workload, wanted)
             else:
@@ -100,15 +106,19 @@ class Claimer:
                 failed.extend(guarded.submit(name, executor, mine))
         return failed
 
-    def _take(self, connection: Connection, slots: Slots, oldest: uuid.UUID) -> tuple[list[claims.Claim], bool]:
+    def _take(
+        self, connection: Connection, slots: Slots, oldest: uuid.UUID, out: Mapping[str, int]
+    ) -> tuple[list[tuple[claims.Claim, bool]], bool]:
+        """The claims, each with whether it takes an I/O lane instead of a process; and whether there may be more."""
         default, me = self._settings.executor, self._identity.id
-        free = list({name for (name, _), count in slots.items() if count > 0})
+        # Also those without a free slot: they say who else wants one.
+        names = list({name for name, _ in slots})
         groups, alive = claims.lock_groups(
             connection,
             me=me,
             reserved_only=self._identity.reserved_only,
             queues=self._settings.served_queues,
-            executors=[*free, ""] if default in free else free,
+            executors=[*names, ""] if default in names else names,
             oldest=oldest,
         )
         if not alive:
@@ -117,23 +127,21 @@ class Claimer:
         if not groups or not alive:
             return [], False
         usage = claims.lock_usage(connection, groups, oldest=oldest)
-        most = choose.limits(groups, usage, slots, default)
+        parallelism = self._settings.parallelism
+        shared = choose.together(groups, usage, slots, default, out=out, parallelism=parallelism)
+        most = choose.limits(groups, usage, slots, default, shared=shared)
         if not most:
             return [], False
         candidates = claims.take_candidates(connection, most, oldest=oldest)
         by_id = {group.id: group for group in groups}
-        chosen = choose.choose(candidates, by_id, usage, slots, default, odd=self._odd)
+        chosen = choose.choose(candidates, by_id, usage, slots, default, odd=self._odd, shared=shared)
         if len({by_id[candidate.group_id].backfill for candidate in candidates}) > 1:
             self._odd = 1 - self._odd
-        taken = [
-            claims.Claim(
-                (c.run_id, c.node_no, c.map_index, c.attempt + 1),
-                c.version_id,
-                by_id[c.group_id].executor or default,
-                fencing_token(),
-            )
-            for c in chosen
-        ]
+        taken = []
+        for c in chosen:
+            executor, in_lane = place_of(by_id[c.group_id], slots, default)
+            key = (c.run_id, c.node_no, c.map_index, c.attempt + 1)
+            taken.append((claims.Claim(key, c.version_id, executor, fencing_token()), in_lane))
         if taken:
-            claims.write_claims(connection, taken, me=me)
+            claims.write_claims(connection, [claim for claim, _ in taken], me=me)
         return taken, bool(taken) and len(candidates) >= sum(most.values())

@@ -18,6 +18,7 @@ from agentflow.settings import Settings
 from agentflow.workload import ExecutorEvent, Finished
 from executors import registry
 from executors.base import Executor, ExecutorContext
+from scheduler import guarded
 from scheduler.duties import Duties, make_partitions
 from scheduler.ends import EndHandler, RunEnds
 from scheduler.event_triggers import EventTriggers
@@ -44,7 +45,9 @@ from scheduler.sweeper import SWEEP_EVERY, Sweeper
 
 log = logging.getLogger(__name__)
 
-GRACE = 3.0  #: Seconds that running attempts get at shutdown; the whole shutdown takes less than 5.
+#: The last seconds of a shutdown's grace, at most half of it: attempts that still run have got SIGTERM by then.
+LAST_CALL = 3.0
+LOOK = 0.1  #: Seconds between looks, during a shutdown, whether others have taken over.
 #: The loop shares the interpreter with the executor's I/O thread: hand over after this long instead of 5 ms.
 SWITCH_INTERVAL = 0.0005  # seconds
 
@@ -207,17 +210,27 @@ class Daemon:
         log.warning("scheduler_reborn", extra={"scheduler": str(self.identity.id)})
 
     def _stop_executors(self, grace: float) -> None:
-        deadline = time.monotonic() + grace
-        for executor in self._executors.values():
-            executor.stop(max(0.0, deadline - time.monotonic()))
+        """All at once: each would wait for its own attempts only."""
+        stops = [threading.Thread(target=each.stop, args=[grace]) for each in self._executors.values()]
+        for thread in stops:
+            thread.start()
+        for thread in stops:
+            thread.join()
 
-    def stop(self, grace: float = GRACE) -> None:
-        """Drain and stop: attempts still running after `grace` seconds are recorded as lost and run again later."""
+    def stop(self, grace: float | None = None) -> None:
+        """Drain and stop: what has not begun is given back, what runs may end, but for the rest see `_drain`.
+
+        Args:
+            grace: Seconds that running attempts get; `None`: as the settings say.
+        """
+        grace = self.settings.shutdown_grace if grace is None else grace
+        deadline = time.monotonic() + grace
         self.loop.drain()
         with self._lives:
             self._closing = True
-            self._say(state="stopping")
-            self._stop_executors(grace)
+        self._say(state="stopping")
+        self._drain(deadline - min(LAST_CALL, grace / 2))
+        self._stop_executors(0.0 if self.identity.is_dead else max(0.0, deadline - time.monotonic()))
         self._outputs.stop()
         self._inputs.stop()
         for service in reversed(self._services):
@@ -226,6 +239,16 @@ class Daemon:
         self._say(state="stopped")
         self._discard()
         log.info("scheduler_stopped", extra={"scheduler": str(self.identity.id)})
+
+    def _drain(self, until: float) -> None:
+        """Let attempts end until `time.monotonic()` == until. Those that still run are stopped after that, recorded as
+        lost and run again later; at once, if others have taken over.
+        """
+        for name, executor in self._executors.items():
+            guarded.drain(name, executor)
+        while not self.identity.is_dead and (left := until - time.monotonic()) > 0:
+            if self.loop.wait_drained(min(left, LOOK)):
+                return
 
     def _say(self, state: str) -> None:
         try:

@@ -40,6 +40,16 @@ def submit(name: str, executor: Executor, workloads: Sequence[Workload]) -> list
     return []
 
 
+def drain(name: str, executor: Executor) -> None:
+    """Ask for what has not begun; an executor that cannot give it back runs it to its end."""
+    try:
+        give_back = getattr(executor, "drain", None)
+        if give_back is not None:
+            give_back()
+    except Exception:
+        log.exception("executor_failed", extra={"executor": name})
+
+
 def cancel(name: str, executor: Executor, attempt_ids: Sequence[str]) -> None:
     """Ask for the end of attempts; the next survey asks again."""
     try:

@@ -32,6 +32,7 @@ from scheduler.claiming import Claimed, Claimer
 from scheduler.identity import Identity
 from scheduler.inbox import HOLD_STARTS, Inbox
 from scheduler.inputs import InputFiles
+from scheduler.live import Live
 from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Loop:
         self._connection: Connection | None = None
         self._starts: dict[str, tuple[float, Started]] = {}
         self._pending: list[Started | Finished] = []
-        self._live: dict[str, str] = {}  # attempt id -> executor, of attempts that have not reported their end
+        self._live = Live()
         self._oldest = uuid.UUID(int=0)
         self._next_due = 0.0  # time.monotonic() of the next look for retries and evaluations
         self._look = True  # whether the database may hold something that no event told of
@@ -81,6 +82,7 @@ class Loop:
             0.0  # time.monotonic() of the next look for open attempts in the database that are unknown here
         )
         self._draining = False
+        self._drained = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -98,6 +100,11 @@ class Loop:
     def drain(self) -> None:
         """Claim nothing more; go on applying what the executors report."""
         self._draining = True
+        self._inbox.wake()
+
+    def wait_drained(self, timeout: float) -> bool:
+        """Whether every attempt has ended, and its end is stored, within so many seconds of a `drain`."""
+        return self._drained.wait(timeout)
 
     def stop(self) -> None:
         """Claim nothing more, apply what the executors have reported, stop."""
@@ -160,6 +167,8 @@ class Loop:
             self._advance_all(connection, start=self._start_runs)
         if look and self._survey(connection):
             self._advance_all(connection)
+        if self._draining and not self._live and not self._pending:
+            self._drained.set()
 
     def _advance_all(self, connection: Connection, *, start: bool = False) -> None:
         more = True
@@ -183,7 +192,9 @@ class Loop:
                 started = (
                     start_waiting(connection, small_only=True) if start and not batch and not self._draining else []
                 )
-                claimed = Claimed() if self._draining else self._claimer.claim(connection, self._oldest)
+                claimed = Claimed()
+                if not self._draining:
+                    claimed = self._claimer.claim(connection, self._oldest, self._live.out)
         except Exception as error:
             if is_disconnect(error):
                 raise
@@ -197,7 +208,7 @@ class Loop:
         self._settle_batch(batch)
         if applied is not None:
             self._after(applied)
-        self._live.update(claimed.executors)
+        self._live.add(claimed.places)
         self._count(claimed, batch)
         for event in self._claimer.submit(claimed):
             self._inbox.emit(event)
@@ -218,7 +229,7 @@ class Loop:
         del self._pending[: len(batch)]
         for event in batch:
             if isinstance(event, Finished):
-                self._live.pop(event.attempt_id, None)
+                self._live.discard(event.attempt_id)
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -320,7 +331,7 @@ class Loop:
         by_executor: dict[str, list[str]] = {}
         for attempt in ids:
             if attempt in self._live:
-                by_executor.setdefault(self._live[attempt], []).append(attempt)
+                by_executor.setdefault(self._live.executor_of(attempt), []).append(attempt)
         for name, found in by_executor.items():
             guarded.cancel(name, self._executors[name], found)
 
@@ -345,7 +356,7 @@ class Loop:
 
         And every AUDIT seconds: the server may have been committing still when the connection was made again.
         """
-        known = self._live.keys() | {event.attempt_id for event in self._pending}
+        known = {*self._live, *(event.attempt_id for event in self._pending)}
         with connection.begin():
             open_now = open_attempts(connection, self._identity.id, self._oldest)
             losses = [

@@ -11,13 +11,14 @@ from agentflow.workload import ErrorInfo, Outcome
 from scheduler.retrying import is_worth_a_retry, retry_delay
 
 LOSS_BUDGET = 5  #: Lost attempts per node run before it fails; they never use the user's retries.
-_ATTEMPT_STATES = {
+ATTEMPT_STATES = {
     Outcome.SUCCESS: AttemptState.SUCCESS,
     Outcome.SKIPPED: AttemptState.SUCCESS,
     Outcome.FAILED: AttemptState.FAILED,
     Outcome.CANCELLED: AttemptState.CANCELLED,
     Outcome.LOST: AttemptState.LOST,
     Outcome.REFUSED: AttemptState.REFUSED,
+    Outcome.RETURNED: AttemptState.REFUSED,
 }
 
 
@@ -36,14 +37,14 @@ def decide_outcome(
     attempt: LockedAttempt, outcome: Outcome, *, error: ErrorInfo | None = None, run_stopping: bool, now: datetime
 ) -> NextStep:
     """What follows from an accepted result."""
-    state = _ATTEMPT_STATES[outcome]
+    state = ATTEMPT_STATES[outcome]
     failures, losses = attempt.failures, attempt.losses
     if outcome is Outcome.SUCCESS:
         return NextStep(state, NodeRunState.SUCCESS, failures, losses)
     if outcome is Outcome.SKIPPED:
         return NextStep(state, NodeRunState.SKIPPED, failures, losses)
-    if outcome in (Outcome.LOST, Outcome.REFUSED):
-        losses += 1
+    if outcome in (Outcome.LOST, Outcome.REFUSED, Outcome.RETURNED):
+        losses += outcome is not Outcome.RETURNED
         if run_stopping:
             return NextStep(state, NodeRunState.CANCELLED, failures, losses)
         if losses > LOSS_BUDGET:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
+GRACE = 3.0  #: Seconds for what is left when the run has ended.
 
 
 def run(
@@ -107,7 +108,7 @@ def _run(
 ) -> tuple[dict[str, Any], bool]:
     """The run's last document, and whether Ctrl-C ended it."""
     from agentflow.db.queries.schedulers import release_reservations
-    from scheduler.daemon import GRACE, Daemon
+    from scheduler.daemon import Daemon
 
     settings = session.settings.model_copy(update=overrides)
     daemon = Daemon(settings, session.url, reserved_only=True)

@@ -12,8 +12,6 @@ from agentflow.supervisor.watch import DatabaseWatch
 
 READY_POLL = 0.1  # seconds, until the system is ready for the first time
 IDLE = 60.0  # seconds; deaths and signals wake the loop by themselves
-#: Seconds for children to end after SIGTERM. With Postgres's own end this stays below the 5 s that a stop may take.
-CHILD_GRACE = 4.0
 
 
 class Supervisor:
@@ -27,13 +25,23 @@ class Supervisor:
         *,
         ready: Callable[[], bool],
         on_ready: Callable[[], None],
+        grace: float,
     ) -> None:
-        """`ready` is asked until it says yes; then `on_ready` is called, once."""
+        """
+        Args:
+            signals: Ask for the end.
+            watch: Tells of the database's death.
+            children: To be kept alive.
+            ready: Asked until it says yes.
+            on_ready: Called then, once.
+            grace: Seconds for children to end after SIGTERM.
+        """
         self._signals = signals
         self._watch = watch
         self._children = children
         self._ready = ready
         self._on_ready = on_ready
+        self._grace = grace
         self._announced = False
 
     def run(self) -> None:
@@ -53,7 +61,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the children: politely, then not."""
         self._watch.close()
-        deadline = time.monotonic() + CHILD_GRACE
+        deadline = time.monotonic() + self._grace
         for child in self._children:
             child.terminate()
         for child in self._children:

@@ -28,6 +28,9 @@ from agentflow.supervisor.watch import DatabaseWatch
 
 #: Seconds; a fast shutdown takes a tenth of that. After that Postgres goes on shutting down by itself.
 STOP_DATABASE = 0.8
+#: Seconds for running attempts when the settings name none: with the rest, a stop takes less than 5.
+SHUTDOWN_GRACE = 3.0
+CHILD_EXTRA = 1.0  #: Seconds that the scheduler gets besides for its own end.
 SCHEDULER = (sys.executable, "-m", "scheduler")
 WEBSERVER = (sys.executable, "-m", "webserver")
 INTERRUPTED = 130
@@ -71,6 +74,7 @@ class Standalone:
         self._settings = settings
         self._home = settings.home.expanduser().resolve()
         self._banner = banner
+        self._grace = settings.shutdown_grace if "shutdown_grace" in settings.model_fields_set else SHUTDOWN_GRACE
         self._handle: DatabaseHandle | None = None
         self._port = 0
         self._scheduler = Child("scheduler", scheduler, self._environment)
@@ -114,6 +118,7 @@ class Standalone:
                 self._children,
                 ready=self._is_ready,
                 on_ready=lambda: self._banner.ready(time.monotonic() - self._started),
+                grace=self._grace + CHILD_EXTRA,
             )
             try:
                 supervisor.run()
@@ -152,6 +157,7 @@ class Standalone:
             "AGENTFLOW_HOME": str(self._home),
             "AGENTFLOW_DAGS_FOLDER": str(self._settings.dags_path.absolute()),
             "AGENTFLOW_WEB_PORT": str(self._port),
+            "AGENTFLOW_SHUTDOWN_GRACE": str(self._grace),
             lifeline.ENVIRONMENT: "stdin",
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +152,23 @@ return "done"
         harness.wait_line(workload, "begun")
         harness.executor.stop(10)
         assert harness.wait_finished([workload], 0.1)[0].output == "done"
+
+    def test_drain_gives_back_what_has_not_begun_and_lets_the_rest_run(
+        self, make_harness: Callable[..., Harness], tmp_path: Path
+    ) -> None:
+        harness = make_harness(parallelism=1)
+        drain = getattr(harness.executor, "drain", None)
+        if drain is None:
+            pytest.skip("this executor runs what it has taken")
+        gate = tmp_path / "gate"
+        body = f"import os, time\nprint('begun')\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nreturn 1"
+        running, waiting, late = harness.python(body), harness.python("return 1"), harness.workload()
+        harness.submit(running, waiting)
+        harness.wait_line(running, "begun")
+        drain()
+        harness.submit(late)
+        for result in harness.wait_finished([waiting, late], 5):
+            assert result.finished.outcome is Outcome.RETURNED
+            assert not any(isinstance(event, Started) for event in result.events)
+        gate.touch()
+        assert harness.wait_finished([running])[0].output == 1

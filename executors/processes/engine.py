@@ -19,7 +19,7 @@ from executors.processes.io_loop import IoLoop
 from executors.processes.item import Item
 from executors.processes.lanes import Lanes
 from executors.processes.nursery import Nursery
-from executors.processes.outcomes import StopReason, died, lost, stopped
+from executors.processes.outcomes import StopReason, died, lost, returned, stopped
 from executors.processes.policy import ProcessPolicy
 from executors.processes.pool import Pool
 from executors.processes.prefetch import Prefetch
@@ -62,6 +62,7 @@ class Engine:
         self._deadlines = Deadlines()
         self._deadline_planned: float | None = None
         self._submitted_at = 0.0  # `time.monotonic()` of the last workload
+        self._draining = False
         self._stopping = False
         self._release_planned = False
         self.capacity = context.parallelism  #: Workloads that may be out at once.
@@ -111,6 +112,12 @@ class Engine:
             if (item := self._reporter.items.get(attempt_id)) is not None:
                 self._stop_item(item, StopReason.CANCEL, self._context.grace)
 
+    def drain(self) -> None:
+        """Take back what runners have not begun; with all that waits it is given back at the end of this round."""
+        self._draining = True
+        for handle in self._pool:
+            self._dispatcher.add_back(self._dispatcher.withdraw(handle))
+
     def shutdown(self, grace: float) -> None:
         """Stop everything; the loop ends when the last process is gone."""
         self._stopping = True
@@ -130,6 +137,9 @@ class Engine:
             if not self._reporter.items:
                 self._end()
             return
+        if self._draining:
+            for item in (*self._dispatcher.take_all(), *self._lanes.take_all()):
+                self._reporter.finish(item, *returned())
         for item in (*self._dispatcher.run(), *self._lanes.run()):
             self._reporter.finish(item, *lost("this scheduler's lease was over before the attempt could start"))
         self._dispatcher.flush(self._wait_writable)

@@ -75,6 +75,11 @@ class ProcessExecutor:
         engine = self._running()
         engine.loop.call(engine.cancel, list(attempt_ids))
 
+    def drain(self) -> None:
+        """Give back what has not begun, and whatever comes from now on."""
+        engine = self._running()
+        engine.loop.call(engine.drain)
+
     def adopt(self, attempts: Sequence[str]) -> AdoptionResult:
         """Attempts on this machine die with their scheduler: all are lost."""
         return AdoptionResult(lost=list(attempts))

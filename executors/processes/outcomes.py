@@ -54,6 +54,11 @@ def stopped(reason: StopReason, timeout: float | None = None) -> tuple[Outcome, 
     return Outcome.LOST, ErrorInfo(type="Shutdown", message="the executor was stopped; the attempt will run again")
 
 
+def returned() -> tuple[Outcome, ErrorInfo]:
+    """The result of an attempt that was not begun because its scheduler is about to end."""
+    return Outcome.RETURNED, ErrorInfo(type="Returned", message="its scheduler was asked to stop before it could begin")
+
+
 def died(end: ProcessEnd) -> tuple[Outcome, ErrorInfo]:
     """The result of an attempt whose process ended by itself, or was killed by somebody else."""
     if end.breach is not None:

@@ -195,9 +195,33 @@ def test_two_schedulers_share_a_run_without_a_node_twice(site: Site) -> None:
     assert site.leftovers() == []
 
 
-def test_a_scheduler_that_is_asked_to_stop_records_its_attempts_as_lost(site: Site) -> None:
-    graph = {"quick": [], **{f"slow_{number}": [] for number in range(3)}, "last": ["slow_0", "slow_1", "slow_2"]}
+def test_a_scheduler_that_is_asked_to_stop_lets_its_attempts_end_and_another_one_goes_on(site: Site) -> None:
+    # Given a scheduler at work, with more handed to its executor than it has begun, and a second one
+    nodes = [f"node_{number}" for number in range(40)]
+    graph = dict.fromkeys(nodes, []) | {"last": nodes}
     first = site.scheduler()
+    run = site.start_run(graph, seconds=0.5)
+    until(lambda: len(site.notes("start")) >= 6, what="nodes run")
+    second = site.scheduler()
+    # When the first is asked to stop
+    assert site.stop(first) < 4
+    assert first.returncode == 0
+    # Then what it had begun has ended well, and the other one does the rest at once: nothing was lost
+    site.end(run)
+    assert site.schedulers(first, "stopped")
+    ended = site.attempts(run)
+    assert {row["state"] for row in ended} <= {"success", "refused"}
+    assert {row["error"]["type"] for row in ended if row["state"] == "refused"} <= {"Returned"}
+    assert site.value("SELECT sum(losses) FROM node_run WHERE run_id = %s", run) == 0
+    assert {row["scheduler_id"] for row in ended if row["node_id"] == "last"} == set(site.schedulers(second, "alive"))
+    assert len(site.notes("start")) == len(site.notes("end")) == len(graph)
+    assert site.stop(second) < 5
+    assert site.leftovers() == []
+
+
+def test_attempts_that_run_longer_than_the_grace_are_recorded_as_lost(site: Site) -> None:
+    graph = {"quick": [], **{f"slow_{number}": [] for number in range(3)}, "last": ["slow_0", "slow_1", "slow_2"]}
+    first = site.scheduler(AGENTFLOW_SHUTDOWN_GRACE="1")
     run = site.start_run(graph, seconds=4)
     until(lambda: len(site.notes("start")) == 4, what="nodes run")
     assert site.stop(first) < 5

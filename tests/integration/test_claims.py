@@ -159,7 +159,7 @@ def take(kit):
     """What a claim would take, whether there may be more, and how many rows of node_run it read; nothing is kept."""
     with kit.own.connect() as connection, connection.begin() as transaction:
         before = connection.scalar(_TOUCHED)
-        taken, more = kit.loop._claimer._take(connection, {("stub", False): 100}, kit.loop._oldest)
+        taken, more = kit.loop._claimer._take(connection, {("stub", False): 100}, kit.loop._oldest, {})
         touched = connection.scalar(_TOUCHED) - before
         transaction.rollback()
     return taken, more, touched

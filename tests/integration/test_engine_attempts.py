@@ -177,8 +177,8 @@ def test_a_claim_whose_answer_was_lost_is_written_off_and_made_again(kit, monkey
     kit.starter.work()
     claim, failures = kit.loop._claimer.claim, []
 
-    def commit_then_break(connection, oldest):
-        claimed = claim(connection, oldest)
+    def commit_then_break(connection, *rest):
+        claimed = claim(connection, *rest)
         if claimed.workloads and not failures:
             failures.append(True)
             connection.connection.driver_connection.commit()

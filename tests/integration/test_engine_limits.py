@@ -12,6 +12,7 @@ from agentflow.errors import Conflict
 from agentflow.settings_store import set_pool
 from agentflow.states import TriggeredBy
 from executors.stub import StubExecutor, lose
+from tests.engine_kit import Kit
 
 MANY = {f"n{i}": {} for i in range(6)}
 
@@ -182,6 +183,34 @@ def test_a_node_goes_to_the_executor_it_names(kit):
         "b": "local",
         "c": "local",
     }
+
+
+def test_the_parallelism_of_a_scheduler_is_shared_by_its_executors(kit):
+    kit.close()
+    kit = Kit(kit.engine, kit.settings.home, parallelism=4)
+    second = StubExecutor(kit.stub._context)
+    second.start(kit.inbox.emit)
+    kit.loop._executors["local"] = second  # a stub in its place
+    names = [f"{executor}{number}" for executor in ("a", "b") for number in range(6)]
+    kit.apply({name: {"executor": "local"} if name[0] == "b" else {} for name in names})
+    for stub in (kit.stub, second):
+        stub.hold(*names)
+    run = kit.run()
+    started = set()
+    for _ in names:
+        # Four at any time, whoever runs them; and neither waits until the other has nothing more.
+        running = kit.stub.running + second.running
+        started |= {workload.node[0] for workload in running}
+        assert len(running) == min(4, list(kit.states(run).values()).count("running"))
+        ended = running[0]
+        stub = kit.stub if ended.node[0] == "a" else second
+        stub._end(ended, stub._next_ending(ended))
+        kit.settle()
+        if len(running) == 4:
+            assert len(kit.stub.running + second.running) <= 4
+    assert kit.state(run) == "success"
+    assert started == {"a", "b"}
+    kit.close()
 
 
 def test_a_node_of_an_executor_or_queue_that_is_not_served_waits_and_blocks_nobody(kit):

@@ -165,3 +165,49 @@ def test_many_groups_share_the_bound_on_locked_rows():
     few = choose.limits(groups[:3], Usage({1: 10_000}, {}), {("local", False): 10_000}, DEFAULT)
     assert set(few) == {1, 2, 3}
     assert choose.MAX_CANDIDATES - 3 < sum(few.values()) <= choose.MAX_CANDIDATES
+
+
+def together(groups, *, out, free=None, running=None, slots=None):
+    usage = Usage(free or {1: 100}, running or {})
+    places = slots or {("local", False): 4, ("subprocess", False): 4}
+    return choose.together(groups, usage, places, DEFAULT, out=out, parallelism=4)
+
+
+OTHER = group(2, executor="subprocess")
+
+
+@pytest.mark.parametrize(
+    ("groups", "out", "shared"),
+    [
+        ([group(1)], {}, None),  # one executor keeps to the parallelism by itself, and may look ahead
+        ([group(1)], {"local": 40}, None),
+        ([group(1)], {"local": 3, "subprocess": 0}, None),
+        ([group(1), OTHER], {}, 4),
+        ([group(1), OTHER], {"local": 40}, 0),  # another one waits: nothing is queued ahead of it any more
+        ([OTHER], {"local": 1}, 3),
+        ([group(1)], {"local": 1, "subprocess": 2}, 1),
+        ([], {"local": 3, "subprocess": 3}, 0),
+    ],
+)
+def test_executors_that_have_work_share_the_parallelism(groups, out, shared):
+    assert together(groups, out=out) == shared
+
+
+def test_what_its_pool_its_workflow_or_a_lane_keeps_from_a_process_wants_none():
+    full = group(2, pool=2, executor="subprocess")
+    assert together([full], out={"local": 1}, free={1: 100, 2: 0}) is None
+    busy = group(2, executor="subprocess", concurrency=1)
+    assert together([busy], out={"local": 1}, running={2: 1}) is None
+    waiting = group(2, executor="subprocess", io=True)
+    slots = {("local", False): 4, ("subprocess", False): 4, ("subprocess", True): 9}
+    assert together([waiting], out={"local": 1}, slots=slots) is None
+
+
+def test_shared_slots_go_to_both_in_turn_and_leave_lanes_alone():
+    groups = [group(1), group(2, executor="subprocess"), group(3, io=True)]
+    slots = {("local", False): 9, ("subprocess", False): 9, ("local", True): 9}
+    usage = Usage({1: 100}, {})
+    text = "1.a 1.b 1.c 2.x 2.y 3.p 3.q"
+    found = choose.choose(candidates(text), {g.id: g for g in groups}, usage, slots, DEFAULT, shared=3)
+    assert sorted(chr(candidate.run_id.int) for candidate in found) == ["a", "b", "p", "q", "x"]
+    assert choose.limits(groups, usage, slots, DEFAULT, shared=3) == {1: 3, 2: 3, 3: 9}

@@ -56,6 +56,8 @@ def attempt(**changes):
         (Outcome.FAILED, {"retries": 1, "retry_delay": 0.0}, "ready", 1, 0),
         (Outcome.LOST, {}, "ready", 0, 1),
         (Outcome.REFUSED, {}, "ready", 0, 1),
+        (Outcome.RETURNED, {}, "ready", 0, 0),
+        (Outcome.RETURNED, {"failures": 1, "losses": 5}, "ready", 1, 5),
         (Outcome.LOST, {"losses": 4}, "ready", 0, 5),
         (Outcome.LOST, {"losses": 5}, "failed", 0, 6),
         (Outcome.REFUSED, {"losses": 5}, "failed", 0, 6),
@@ -78,6 +80,7 @@ def test_where_a_node_goes(outcome, before, node, failures, losses):
         (Outcome.FAILED, "failed"),
         (Outcome.LOST, "cancelled"),
         (Outcome.REFUSED, "cancelled"),
+        (Outcome.RETURNED, "cancelled"),
     ],
 )
 def test_nothing_starts_again_in_a_run_that_is_stopping(outcome, node):
