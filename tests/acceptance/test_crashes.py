@@ -196,17 +196,16 @@ def test_two_schedulers_share_a_run_without_a_node_twice(site: Site) -> None:
 
 
 def test_a_scheduler_that_is_asked_to_stop_lets_its_attempts_end_and_another_one_goes_on(site: Site) -> None:
-    # Given a scheduler at work, with more handed to its executor than it has begun, and a second one
+    # Given two schedulers at work
     nodes = [f"node_{number}" for number in range(40)]
-    graph = dict.fromkeys(nodes, []) | {"last": nodes}
-    first = site.scheduler()
+    graph = {node: [] for node in nodes} | {"last": nodes}
+    first, second = site.scheduler(), site.scheduler()
     run = site.start_run(graph, seconds=0.5)
-    until(lambda: len(site.notes("start")) >= 6, what="nodes run")
-    second = site.scheduler()
+    until(lambda: len(site.open_attempts(first)) >= 2, what="nodes run")
     # When the first is asked to stop
     assert site.stop(first) < 4
     assert first.returncode == 0
-    # Then what it had begun has ended well, and the other one does the rest at once: nothing was lost
+    # Then what it had begun has ended well, and the other one does the rest: nothing was lost
     site.end(run)
     assert site.schedulers(first, "stopped")
     ended = site.attempts(run)
