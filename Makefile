@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_FLAGS ?=
+CHAOS_FLAGS ?=
 TEST_FLAGS ?=
 
-.PHONY: help run test lint format bench bench-scale migrate clean
+.PHONY: help run test lint format bench bench-scale chaos migrate clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ bench: $(READY) ## Measure; table on the terminal, JSON in bench-results/
 
 bench-scale: $(READY) ## Measure large runs, long histories, many schedules: up to 15 minutes
 	@$(BIN)/python tests/benchmarks --scale $(BENCH_FLAGS)
+
+chaos: $(READY) ## Kill and stop everything at random for three minutes; what was promised must hold
+	@$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
 migrate: $(READY) ## Bring the database of the settings to the newest schema
 	@$(BIN)/agentflow db upgrade

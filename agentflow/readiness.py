@@ -9,13 +9,14 @@ import psycopg
 
 from agentflow.health import Check
 from agentflow.postgres import libpq_url
+from agentflow.states import SCHEDULER_DEAD
 
 CONNECT_TIMEOUT = 3  # seconds
-SCHEDULER_DEAD = 8  # seconds without a heartbeat (DESIGN section 3)
 
 _ALIVE = """
 SELECT count(*) FROM scheduler
-WHERE state = 'alive' AND beat_at > now() - make_interval(secs => %s) AND (%s::int IS NULL OR pid = %s)
+WHERE state = 'alive' AND beat_at > now() - make_interval(secs => %s) AND cardinality(queues) > 0
+  AND (%s::int IS NULL OR pid = %s)
 """
 
 

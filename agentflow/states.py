@@ -45,7 +45,7 @@ class AttemptState(StrEnum):
     FAILED = "failed"  #: Exception, exit code, signal, timeout, out of memory.
     CANCELLED = "cancelled"  #: Killed by request.
     LOST = "lost"  #: Scheduler, runner, node or pod gone.
-    REFUSED = "refused"  #: The executor would not take it.
+    REFUSED = "refused"  #: The executor would not take it, or gave it back unbegun.
 
 
 RUN_FINAL = frozenset({RunState.SUCCESS, RunState.FAILED, RunState.CANCELLED})
@@ -152,6 +152,9 @@ ATTEMPT_MOVES: dict[AttemptState, frozenset[AttemptState]] = {
     AttemptState.DEFERRED: ATTEMPT_FINAL | {AttemptState.QUEUED},
     **{state: frozenset() for state in ATTEMPT_FINAL},
 }
+
+
+SCHEDULER_DEAD = 8.0  #: Seconds without a heartbeat after which a scheduler is dead.
 
 
 class TriggeredBy(StrEnum):

@@ -13,12 +13,14 @@ from sqlalchemy import Engine
 from agentflow.db.engine import transact
 from agentflow.db.partitions import ensure_partitions, rows_in_default
 from agentflow.db.queries.locks import database_now
+from agentflow.schedulers import describe_unserved, unserved
 from scheduler.consistency import Consistency
 from scheduler.service import report_failure
 
 log = logging.getLogger(__name__)
 
 CONSISTENCY_EVERY = 30.0  # seconds
+UNSERVED_EVERY = 30.0  # seconds
 PARTITIONS_EVERY = 6 * 3600.0  # seconds
 
 
@@ -36,6 +38,7 @@ class Duties:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._interrupts: list[Callable[[], None]] = []
         self.add("consistency", Consistency(engine).check, CONSISTENCY_EVERY)
+        self.add("queues", Unserved(engine).look, UNSERVED_EVERY)
         self.add("partitions", lambda: make_partitions(engine), PARTITIONS_EVERY)
 
     def add(
@@ -73,6 +76,23 @@ class Duties:
             interrupt()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+
+
+class Unserved:
+    """Warns of queues with ready nodes that no living scheduler serves: once, until that changes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._told: set[tuple[str, str | None]] = set()
+
+    def look(self) -> None:
+        """Look once."""
+        with self._engine.begin() as connection:
+            found = {(one["queue"], one["executor"]): one for one in unserved(connection)}
+        for key in found.keys() - self._told:
+            one = found[key]
+            log.warning("queue_unserved", extra=one | {"advice": describe_unserved(one)})
+        self._told = set(found)
 
 
 def make_partitions(engine: Engine) -> None:

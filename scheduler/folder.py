@@ -27,8 +27,9 @@ from agentflow.loader import (
 from agentflow.nodes import registry
 from agentflow.settings import Settings
 from agentflow.spec import WorkflowSpec
+from agentflow.states import SCHEDULER_DEAD
 from scheduler import source_files as files
-from scheduler.identity import DEAD_AFTER, Identity
+from scheduler.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class FolderSync:
         The same folder on another machine stands by, and is an error only while its contents differ.
         """
         folder, host = self._place()
-        fresh = max(DEAD_AFTER * 2, self._settings.sync_interval * 3)
+        fresh = max(SCHEDULER_DEAD * 2, self._settings.sync_interval * 3)
         owner = connection.execute(_OWNER, {"workspace": workspace, "fresh": fresh}).one_or_none()
         strange = f"{host}:{folder}"
         if owner is None or not owner.fresh or (owner.folder, owner.hostname) == (folder, host):

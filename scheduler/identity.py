@@ -13,15 +13,15 @@ from sqlalchemy import Connection, Engine, text
 
 from agentflow.ids import uuid7
 from agentflow.settings import Settings
+from agentflow.states import SCHEDULER_DEAD
 from scheduler.service import WorkerThread
 
 log = logging.getLogger(__name__)
 
 BEAT_EVERY = 2.0  # seconds
-DEAD_AFTER = 8.0  # seconds without a heartbeat
-#: Attempts may start until this long after the last acknowledged beat: less than DEAD_AFTER, so that nobody else can
+#: Attempts may start until this long after the last acknowledged beat: less than SCHEDULER_DEAD, so that nobody else can
 #: have taken them over by then.
-LEASE = DEAD_AFTER - 2.0
+LEASE = SCHEDULER_DEAD - 2.0
 
 _REGISTER = text("""
 INSERT INTO scheduler (id, hostname, pid, state, executors, queues, parallelism)
@@ -93,7 +93,7 @@ def register(connection: Connection, identity: Identity, settings: Settings) -> 
             "hostname": settings.hostname,
             "pid": os.getpid(),
             "executors": settings.enabled_executors,
-            "queues": settings.served_queues,
+            "queues": [] if identity.reserved_only else settings.served_queues,
             "parallelism": settings.parallelism,
         },
     )

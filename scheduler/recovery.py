@@ -15,13 +15,14 @@ from agentflow.db.notify import notify_ready
 from agentflow.db.queries import schedulers
 from agentflow.db.queries.attempts import open_attempts
 from agentflow.db.queries.claims import oldest_open_run
+from agentflow.states import SCHEDULER_DEAD
 from scheduler.apply import Loss, apply_events
-from scheduler.identity import DEAD_AFTER, Identity
+from scheduler.identity import Identity
 from scheduler.service import BACKOFF_MAX, WorkerThread
 
 log = logging.getLogger(__name__)
 
-EVERY = 2.0  # seconds; with DEAD_AFTER, a loss is noticed within 10 s
+EVERY = 2.0  # seconds; with SCHEDULER_DEAD, a loss is noticed within 10 s
 #: Seconds after an outage in which nobody is declared dead: services come back within BACKOFF_MAX of the database.
 PATIENCE = 2 * BACKOFF_MAX
 BATCH = 500  #: Attempts written off in one transaction.
@@ -52,7 +53,7 @@ class Recovery(WorkerThread):
         dead: list[uuid.UUID] = []
         if judge:
             with self._engine.begin() as connection:
-                dead = schedulers.mark_dead(connection, me=self._identity.id, after=DEAD_AFTER)
+                dead = schedulers.mark_dead(connection, me=self._identity.id, after=SCHEDULER_DEAD)
         for scheduler in dead:
             log.warning("scheduler_dead", extra={"scheduler": str(scheduler)})
         with self._engine.begin() as connection:

@@ -104,13 +104,18 @@ def branch(*targets: str, needs: Sequence[str] = ()) -> dict[str, Any]:
 class Kit:
     """One scheduler's loop, starter, gates and ends over the stub executor, run by hand. Several may share a database."""
 
-    def __init__(self, engine: Engine, folder: Path, *, parallelism: int = 1000) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, *, parallelism: int = 1000, queues: str = "default", reserved: bool = False
+    ) -> None:
+        """`reserved`: it runs only what is reserved for it, as in `run FILE`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.engine = engine
-        self.settings = Settings(executor="stub", executors="stub", parallelism=min(parallelism, 1024), home=folder)
+        self.settings = Settings(
+            executor="stub", executors="stub", parallelism=min(parallelism, 1024), home=folder, queues=queues
+        )
         context = ExecutorContext(parallelism=parallelism, bundles_dir=folder / "bundles", work_dir=folder / "work")
         self.stub = StubExecutor(context)
-        self.identity = Identity()
+        self.identity = Identity(reserved_only=reserved)
         self.inbox = Inbox(lambda chunk: None)
         self.since = uuid.UUID(int=0)  # older runs do not move: tests with much history need not look at it again
         self.sent: list[Finished] = []  #: Every end that reached the loop, for tests that send it again.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SKEW_MAX = 1.0  #: Seconds that the clocks of this machine and the database may differ.
 FREE_MIN = 2**30  #: Bytes that the home's disk should have left.
 LISTEN_WAIT = 2.0  #: Seconds in which our own NOTIFY must come back.
-SCHEDULER_DEAD = 8.0  #: Seconds without a heartbeat (DESIGN section 3).
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -58,7 +57,10 @@ def database_checks(session: Session) -> Iterator[Check]:
     yield check_clock(session)
     yield check_listen(session)
     if schema.status == "ok":
-        yield check_schedulers(session)
+        schedulers = check_schedulers(session)
+        yield schedulers
+        if schedulers.status == "ok":
+            yield check_queues(session)
         yield check_secret_key(session)
 
 
@@ -197,18 +199,26 @@ def check_listen(session: Session) -> Check:
 
 def check_schedulers(session: Session) -> Check:
     """Without a living scheduler nothing runs."""
-    from sqlalchemy import func, select
+    from agentflow.schedulers import count_alive
 
-    from agentflow.db.models import Scheduler
-
-    age = func.extract("epoch", func.clock_timestamp() - Scheduler.beat_at)
-    query = select(func.count()).where(Scheduler.state == "alive", age < SCHEDULER_DEAD)
-    count = session.do(lambda connection: connection.execute(query).scalar_one())
+    count = session.do(count_alive)
     if not count:
         return Check(
             "scheduler", "warning", "none is running", "start one: `agentflow standalone` or `agentflow scheduler`"
         )
     return Check("scheduler", "ok", f"{count} running")
+
+
+def check_queues(session: Session) -> Check:
+    """What is ready needs a scheduler that serves its queue and has its executor."""
+    from agentflow.schedulers import describe_unserved, unserved
+
+    found = session.do(unserved)
+    if found:
+        more = f"; and {len(found) - 1} more: `agentflow schedulers`" if len(found) > 1 else ""
+        detail, _, hint = describe_unserved(found[0]).rpartition(": ")
+        return Check("queues", "warning", detail, hint + more)
+    return Check("queues", "ok", "everything that is ready has a scheduler")
 
 
 def check_secret_key(session: Session) -> Check:

@@ -26,6 +26,7 @@ from agentflow.cli import (
     outputs,
     pools,
     runs,
+    schedulers,
     secrets,
     standalone,
     trigger,
@@ -149,6 +150,7 @@ for module in (
     connections,
     database,
     doctor,
+    schedulers,
     config,
 ):
     module.register(app)

@@ -55,6 +55,7 @@ def ordeal(*, seed: int, seconds: float, runs: int, schedulers: int, keep: str |
         known = shapes(found.site.journal, found.http_url)
         feeder = Feeder(found.site.url, known, to_trigger(known, runs), seconds=FED * seconds)
         storm = Storm(found, random.Random(seed), schedulers=schedulers, seconds=seconds)
+        verdict = Verdict()
         try:
             feeder.start()
             storm.start()
@@ -62,15 +63,21 @@ def ordeal(*, seed: int, seconds: float, runs: int, schedulers: int, keep: str |
             storm.join()
             calm, stuck = _wait_for_calm(found)
             _stop(found, storm)
+            verdict = judge(found, known, runs)
         finally:
             storm.stop()
             feeder.stop()
             if keep is not None:
-                Path(keep).write_text("\n".join(storm.timeline) + found.site.said())
-        verdict = judge(found, known, runs)
+                Path(keep).write_text(_story(storm, verdict) + found.site.said())
         verdict.complaints[:0] = stuck
         verdict.complaints += [f"a scheduler ended with {code}" for code in _exit_codes(storm) if code]
         return Outcome(seed, verdict, storm.blows, calm)
+
+
+def _story(storm: Storm, verdict: Verdict) -> str:
+    """Blows and stalls in their order."""
+    stalls = [f"{begin.isoformat()} stall of {seconds:.1f} s" for seconds, begin in verdict.stalls]
+    return "\n".join(sorted([*storm.timeline, *stalls]))
 
 
 def _wait_for_calm(found: Place) -> tuple[float, list[str]]:
@@ -116,7 +123,7 @@ def table(outcome: Outcome) -> str:
         ("executions outside that were not accepted", str(verdict.unaccepted)),
         *((f"ready to queued, {name}", f"{value:.3f} s") for name, value in verdict.waits.items()),
         ("stalls of all schedulers over 1 s", str(len(verdict.stalls))),
-        ("  the longest", ", ".join(f"{seconds:.1f}" for seconds in verdict.stalls[:5]) + " s"),
+        ("  the longest", ", ".join(f"{seconds:.1f}" for seconds, _ in verdict.stalls[:5]) + " s"),
         ("last run ended after the storm", f"{outcome.calm:.1f} s"),
     ]
     width = max(len(name) for name, _ in rows)

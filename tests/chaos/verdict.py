@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Verdict:
     refused: int = 0  #: Late results that were turned away.
     unaccepted: int = 0  #: Executions that left a trace outside, and whose attempt was not accepted.
     waits: dict[str, float] = field(default_factory=dict)
-    stalls: list[float] = field(default_factory=list)  #: Seconds in which nothing began though something was ready.
+    #: Times, by seconds and moment of their beginning, in which nothing began though something was ready.
+    stalls: list[tuple[float, datetime]] = field(default_factory=list)
 
     def complain(self, found: Iterator[str]) -> None:
         """Add what is wrong."""
@@ -102,16 +104,17 @@ def read_journal(path: Path) -> dict[Execution, list[str]]:
     return found
 
 
-def find_stalls(attempts: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]]) -> list[float]:
+def find_stalls(attempts: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]]) -> list[tuple[float, datetime]]:
     """Times of more than STALL seconds without any claim, though some node waited for one all the time."""
     claims = sorted(attempt["queued_at"] for attempt in attempts if attempt["executor"])
     waits = [(node["ready_at"], node["queued_at"]) for node in nodes if node["ready_at"] and node["queued_at"]]
     found = []
     for before, after in itertools.pairwise(claims):
         since = min((ready for ready, queued in waits if queued == after or ready <= before < queued), default=after)
-        seconds = (after - max(before, since)).total_seconds()
+        begin = max(before, since)
+        seconds = (after - begin).total_seconds()
         if seconds > STALL:
-            found.append(seconds)
+            found.append((seconds, begin))
     return sorted(found, reverse=True)
 
 
