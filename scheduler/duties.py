@@ -10,10 +10,10 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
+from agentflow.catalog import describe_unserved, unserved
 from agentflow.db.engine import transact
 from agentflow.db.partitions import ensure_partitions, rows_in_default
 from agentflow.db.queries.locks import database_now
-from agentflow.schedulers import describe_unserved, unserved
 from scheduler.consistency import Consistency
 from scheduler.service import report_failure
 

@@ -7,7 +7,7 @@ from agentflow.catalog.events import list_events
 from agentflow.catalog.listing import export_spec, import_errors, list_workflows, show_workflow
 from agentflow.catalog.lookup import find_workflow, workspace_id
 from agentflow.catalog.names import BY_NAME, check_name, delete_named, list_named
-from agentflow.catalog.schedulers import list_schedulers
+from agentflow.catalog.schedulers import count_alive, describe_unserved, list_schedulers, unserved
 from agentflow.catalog.state import delete_workflow, set_paused, set_tags
 from agentflow.catalog.trigger_list import list_triggers
 from agentflow.catalog.versions import compare_versions, list_versions, show_version
@@ -18,9 +18,11 @@ __all__ = [
     "audit",
     "check_name",
     "compare_versions",
+    "count_alive",
     "delete_draft",
     "delete_named",
     "delete_workflow",
+    "describe_unserved",
     "export_spec",
     "find_workflow",
     "import_errors",
@@ -39,5 +41,6 @@ __all__ = [
     "show_version",
     "show_workflow",
     "store_adhoc",
+    "unserved",
     "workspace_id",
 ]

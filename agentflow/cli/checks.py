@@ -199,7 +199,7 @@ def check_listen(session: Session) -> Check:
 
 def check_schedulers(session: Session) -> Check:
     """Without a living scheduler nothing runs."""
-    from agentflow.schedulers import count_alive
+    from agentflow.catalog import count_alive
 
     count = session.do(count_alive)
     if not count:
@@ -211,7 +211,7 @@ def check_schedulers(session: Session) -> Check:
 
 def check_queues(session: Session) -> Check:
     """What is ready needs a scheduler that serves its queue and has its executor."""
-    from agentflow.schedulers import describe_unserved, unserved
+    from agentflow.catalog import describe_unserved, unserved
 
     found = session.do(unserved)
     if found:

@@ -9,6 +9,8 @@ import typer
 from agentflow.cli import context, output
 from agentflow.cli.output import Column, JsonFlag
 
+RECENT = 3600.0  #: Seconds since the last beat of those that are shown without `--all`.
+LIMIT = 1000  #: Shown at most.
 _COLUMNS = [
     Column("ID", lambda row: row["id"], keep=5),
     Column("HOST", lambda row: row["hostname"], keep=8),
@@ -34,14 +36,17 @@ def schedulers(
 ) -> None:
     """List the schedulers, and queues with ready nodes that none of them serves."""
     with context.session() as session:
-        from agentflow import schedulers as use_cases
+        from agentflow import catalog
 
-        items = session.do(lambda connection: use_cases.list_schedulers(connection, everything=everything))
-        waiting = session.do(use_cases.unserved)
+        ended_within = None if everything else RECENT
+        items, _ = session.do(
+            lambda connection: catalog.list_schedulers(connection, limit=LIMIT, ended_within=ended_within)
+        )
+        waiting = session.do(catalog.unserved)
 
     def human() -> None:
         output.print_table(_COLUMNS, items, empty="none: `agentflow standalone` or `agentflow scheduler` starts one")
         for one in waiting:
-            output.note(use_cases.describe_unserved(one))
+            output.note(catalog.describe_unserved(one))
 
     output.emit({"items": items, "next_cursor": None, "unserved": waiting}, as_json=json, human=human)

@@ -7,9 +7,8 @@ import logging
 
 import pytest
 
-from agentflow.catalog import set_paused
+from agentflow.catalog import count_alive, describe_unserved, list_schedulers, set_paused, unserved
 from agentflow.cli import main
-from agentflow.schedulers import count_alive, describe_unserved, list_schedulers, unserved
 from scheduler.duties import Unserved
 from tests.engine_kit import Kit
 
@@ -134,7 +133,7 @@ class TestList:
         kit.apply({"a": {"queue": "big"}})
         kit.create()
         big.settle()
-        found = {one["id"]: one for one in kit.call(list_schedulers)}
+        found = {one["id"]: one for one in kit.call(list_schedulers)[0]}
         one = found[str(big.identity.id)]
         expected = {"state": "alive", "executors": ["stub"], "queues": ["big", "huge"], "parallelism": 7, "attempts": 1}
         assert expected.items() <= one.items()
@@ -148,13 +147,13 @@ class TestList:
             kit.sql("UPDATE scheduler SET state = 'stopped' WHERE id = :id", id=each.identity.id)
         silence(old, 3601)
         names = {str(each.identity.id): name for each, name in [(kit, "me"), (silent, "silent"), (stopped, "stopped")]}
-        found = kit.call(list_schedulers)
+        found, _ = kit.call(list_schedulers, ended_within=3600)
         assert {names[one["id"]]: one["state"] for one in found} == {
             "me": "alive",
             "silent": "dead",
             "stopped": "stopped",
         }
-        assert len(kit.call(list_schedulers, everything=True)) == 4
+        assert len(kit.call(list_schedulers)[0]) == 4
 
 
 @pytest.fixture

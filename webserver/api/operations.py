@@ -64,8 +64,10 @@ class Scheduler(Answer):
     executors: list[str]
     queues: list[str]
     parallelism: int
+    attempts: int = Field(description="Under way")
     started_at: str
     beat_at: str = Field(description="Its latest heartbeat")
+    beat_age: float = Field(description="Seconds since then")
 
 
 class SchedulerPage(Page[Scheduler]):

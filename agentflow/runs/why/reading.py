@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Row, text
 
 from agentflow.db.queries.claims import oldest_open_run
 from agentflow.db.queries.gates import SUB_RUN
-from agentflow.readiness import SCHEDULER_DEAD
 from agentflow.runs.address import Place
 from agentflow.runs.logs import last_line
 from agentflow.runs.why.facts import (
@@ -23,7 +22,7 @@ from agentflow.runs.why.facts import (
     Upstream,
 )
 from agentflow.runs.why.reasons import AHEAD_BOUND
-from agentflow.states import NodeRunState, RunState
+from agentflow.states import SCHEDULER_DEAD, NodeRunState, RunState
 
 SHOWN = 20  #: Upstreams and runs told by name.
 HOLDERS = 5
