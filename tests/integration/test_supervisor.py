@@ -50,7 +50,7 @@ while True:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "INSERT INTO scheduler (id, hostname, pid, state, executors, queues, parallelism) "
-                "VALUES (%s, 'here', %s, 'alive', '{}', '{}', 1) ON CONFLICT (id) DO NOTHING", [me, os.getpid()])
+                "VALUES (%s, 'here', %s, 'alive', '{}', '{default}', 1) ON CONFLICT (id) DO NOTHING", [me, os.getpid()])
             while True:
                 connection.execute("UPDATE scheduler SET beat_at = now() WHERE id = %s", [me])
                 time.sleep(0.1)
