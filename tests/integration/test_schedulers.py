@@ -27,7 +27,9 @@ def make_kit(shared_engine, tmp_path):
     made = []
 
     def make(**options):
-        made.append(Kit(shared_engine, tmp_path / f"more-{len(made)}", **options))
+        folder = tmp_path / f"more-{len(made)}"
+        folder.mkdir()
+        made.append(Kit(shared_engine, folder, **options))
         return made[-1]
 
     yield make
