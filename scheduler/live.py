@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from scheduler.shares import Place
 
 
-class Live:
+class Live(Collection[str]):
     """Attempts that were handed to executors and whose end is not stored yet."""
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
         self._out: Counter[str] = Counter()
 
-    def __bool__(self) -> bool:
-        """Whether there is one."""
-        return bool(self._places)
+    def __len__(self) -> int:
+        """How many are out."""
+        return len(self._places)
 
-    def __contains__(self, attempt_id: str) -> bool:
+    def __contains__(self, attempt_id: object) -> bool:
         """Whether this one is out."""
         return attempt_id in self._places
 

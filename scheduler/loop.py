@@ -219,7 +219,7 @@ class Loop:
 
     @staticmethod
     def _count(claimed: Claimed, batch: list[Started | Finished]) -> None:
-        for executor, count in Counter(claimed.executors.values()).items():
+        for executor, count in Counter(executor for executor, _ in claimed.places.values()).items():
             metrics.CLAIMED.labels(executor).inc(count)
         ends = [event.finished_at for event in batch if isinstance(event, Finished)]
         if ends and claimed.workloads:
