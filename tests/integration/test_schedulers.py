@@ -27,9 +27,7 @@ def make_kit(shared_engine, tmp_path):
     made = []
 
     def make(**options):
-        folder = tmp_path / f"more-{len(made)}"
-        folder.mkdir()
-        made.append(Kit(shared_engine, folder, **options))
+        made.append(Kit(shared_engine, tmp_path / f"more-{len(made)}", **options))
         return made[-1]
 
     yield make
