@@ -124,7 +124,6 @@ class Kit:
         self.own = make_engine(engine.url.render_as_string(hide_password=False), keyed=True)
         self.starter = Starter(self.own, lambda: None)
         self.files = InputFiles(self.own, ObjectStore((folder / "objects").as_uri()), threads=0)
-        folder.mkdir(parents=True, exist_ok=True)
         self.files.start(folder / "inputs")
         self.gates = Gates(self.own, self.identity, lambda: None, files=self.files)
         self.ends = RunEnds(self.own, self.identity, end_handlers(), lambda: None)
