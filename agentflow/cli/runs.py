@@ -59,12 +59,21 @@ def list_all(
 
 
 @app.command()
-def show(run_id: RunId, *, json: JsonFlag = False) -> None:
+def show(
+    run_id: RunId,
+    address: Annotated[
+        str | None, typer.Argument(help="Only this node, index or sub-run: fetch, fetch[3], loop.sub[2].")
+    ] = None,
+    *,
+    json: JsonFlag = False,
+) -> None:
     """Show a run with its nodes."""
     with context.session() as session:
         from agentflow import runs
 
-        document = session.do(lambda connection: runs.show_run(connection, run_id, workspace=session.workspace))
+        document = session.do(
+            lambda connection: runs.show_run(connection, run_id, address, workspace=session.workspace)
+        )
     output.emit(document, as_json=json, human=lambda: run_output.print_run(document))
 
 

@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -71,6 +72,10 @@ class Place:
     run_id: uuid.UUID  #: The run that holds it; of a sub-run the sub-run itself.
     node: str | None  #: None: the sub-run as a whole.
     map_index: int = NOT_MAPPED
+
+    def holds(self, row: Any) -> bool:
+        """Whether a node run, by its `node_id` and `map_index`, is meant: a mapped node has its indexes with it."""
+        return self.node in (None, row.node_id) and self.map_index in (NOT_MAPPED, row.map_index)
 
 
 _SUB_RUN = text("""

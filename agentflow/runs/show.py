@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
 from agentflow.db.queries.outputs import INLINE_MAX, PREVIEW
+from agentflow.runs.address import Place, resolve_address
 from agentflow.runs.ids import find_run, no_run
 
 SELECT_RUN = """
@@ -125,13 +126,19 @@ def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     return run_document(row)
 
 
-def show_run(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
-    """A run with `nodes`, in spec order.
+def show_run(
+    connection: Connection, run_id: str, address: str | None = None, *, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """A run with `nodes`, in spec order; with an address the run that it leads into, with no other nodes than it names.
 
     Raises:
-        NotFound: No such run.
+        NotFound: No such run, node, index or sub-run.
+        UsageError: `address` is not one.
     """
-    key = find_run(connection, run_id, workspace=workspace)
-    document = show_run_row(connection, key)
-    rows = connection.execute(_NODES, {"id": key, "inline": INLINE_MAX, "preview": PREVIEW})
-    return document | {"nodes": [_node_document(row, key) for row in rows]}
+    if address is None:
+        place = Place(find_run(connection, run_id, workspace=workspace), None)
+    else:
+        place = resolve_address(connection, run_id, address, workspace=workspace)
+    document = show_run_row(connection, place.run_id)
+    rows = connection.execute(_NODES, {"id": place.run_id, "inline": INLINE_MAX, "preview": PREVIEW})
+    return document | {"nodes": [_node_document(row, place.run_id) for row in rows if place.holds(row)]}

@@ -122,6 +122,7 @@ def test_trigger_prints_the_id_and_runs_shows_the_run(applied):
         ("fetch", None, "pending", 0),
         ("clean", None, "pending", 0),
     ]
+    assert [node["node"] for node in applied.json("runs", "show", run_id, "clean")["nodes"]] == ["clean"]
     assert run_id in applied("runs", "list")
     assert "Rome" in applied("runs", "show", run_id)
 

@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from agentflow.errors import NotFound, UsageError
+from agentflow.runs import show_run
 from agentflow.runs.address import resolve_address
 from agentflow.runs.logs import read_logs
 from executors.stub import fail, succeed
@@ -275,6 +276,14 @@ def test_every_node_run_has_an_address_however_deep_it_lies(kit):
     leaf, place = at("loop.sub[1].each[1].sub[0].work")
     assert (leaf["workflow"], leaf["params"], place.node) == ("child", {"n": 6}, "work")
     assert at("loop.sub[0].each[1]")[1].map_index == 1
+
+    def shown(address):
+        return [(one["node"], one["map_index"]) for one in kit.call(show_run, run, address)["nodes"]]
+
+    assert kit.call(show_run, run, "loop.sub[0]")["workflow"] == "middle"
+    assert shown("loop.sub[0].each") == [("each", None), ("each", 0), ("each", 1)]
+    assert shown("loop.sub[0].each[1]") == [("each", 1)]
+    assert shown("loop") == [("loop", None)]
     for wrong in ("loop.sub[2]", "loop[0]", "nobody", "loop.sub[0].each[2]", "loop.sub[0].each.sub[0]"):
         with pytest.raises(NotFound):
             at(wrong)
