@@ -87,7 +87,7 @@ def finish_attempt(
     settlement: Settlement,
     key: AttemptKey,
     outcome: Outcome,
-    output: str | None,
+    output: str | StoredOutput | None,
     error: ErrorInfo | None,
     *,
     retry: bool = True,
@@ -99,7 +99,7 @@ def finish_attempt(
         settlement: Collects what follows; the caller settles the node run that is returned, and writes.
         key: The attempt.
         outcome: How it ended.
-        output: JSON text, with a success.
+        output: JSON text or where that is, with a success.
         error: With a failure.
         retry: Whether the node's retries apply; not to errors of the scheduler's own expressions.
 

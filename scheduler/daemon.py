@@ -82,6 +82,7 @@ class Daemon:
             self.inbox.wake,
             self.siblings,
             files=self._inputs,
+            store=self._store,
             output_max=settings.output_max,
         )
         self.ends = RunEnds(self.engine, self.identity, end_handlers(), self._runs_started)
@@ -145,6 +146,7 @@ class Daemon:
             raise
         self._logs.start()
         self._outputs.start(self._scratch.path / "outputs")
+        self.gates.outputs.start(self._scratch.path / "round-outputs")
         self._inputs.start(self._scratch.path / "inputs")
         for service in self._services:
             service.start()

@@ -32,6 +32,8 @@ from scheduler.evaluator import Evaluator
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles
 from scheduler.judging import Judge
+from scheduler.outputs import Puts
+from scheduler.round_outputs import RoundOutputs
 from scheduler.rounds import EndedRound, Rounds, finish_round
 from scheduler.service import WorkerThread
 from scheduler.subruns import begin_attempt, start_child
@@ -54,6 +56,7 @@ class Gates(WorkerThread):
         siblings: Mapping[str, tuple[int, int]] | None = None,
         *,
         files: InputFiles,
+        store: Puts | None = None,
         output_max: int = 16 * 2**20,
     ) -> None:
         """`siblings`: workflows that sub-runs find before published ones, as (workflow id, version id) by name."""
@@ -63,7 +66,8 @@ class Gates(WorkerThread):
         self._on_decided = on_decided
         self._evaluator = Evaluator()
         self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings, files, self._on_loaded)
-        self._rounds = Rounds(self._judge, output_max)
+        self.outputs = RoundOutputs(store, self._on_loaded)
+        self._rounds = Rounds(self._judge, self.outputs, output_max)
         self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
         self._left_until = 0.0  # time.monotonic() until which their leases hold
         self._loaded = threading.Event()
@@ -71,6 +75,7 @@ class Gates(WorkerThread):
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
         super().stop()
+        self.outputs.stop()
         self._evaluator.stop()
 
     def work(self) -> float:

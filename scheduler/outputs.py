@@ -62,11 +62,13 @@ class OutputWriter:
         *,
         patience: float = PATIENCE,
         memory: int = MEMORY,
+        threads: int = _THREADS,
     ) -> None:
         self._store = store
         self._emit = emit
         self._patience = patience
         self._memory = memory
+        self._number = threads
         self._folder: Path | None = None
         self._condition = threading.Condition()
         self._queue: deque[_Waiting] = deque()
@@ -80,7 +82,7 @@ class OutputWriter:
         """Start the threads; `folder` takes what does not fit into memory."""
         self._folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
-        for number in range(_THREADS):
+        for number in range(self._number):
             thread = threading.Thread(target=self._run, name=f"outputs-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -17,10 +17,11 @@ from agentflow.errors import AgentFlowError
 from agentflow.runner.output import OutputInvalid, encode
 from agentflow.states import RUN_FINAL, RunState
 from agentflow.templates import find_references_in, truth
-from agentflow.workload import ErrorInfo, Outcome
+from agentflow.workload import ErrorInfo, Outcome, StoredOutput
 from scheduler.apply import finish_attempt
 from scheduler.contexts import Asking
 from scheduler.judging import Judge
+from scheduler.round_outputs import RoundOutputs
 from scheduler.subruns import start_child
 from scheduler.versions import LoadedVersion
 
@@ -30,7 +31,7 @@ class EndedRound:
     """A node whose sub-run has ended, and what comes next: an output, an error, or another sub-run."""
 
     gate: DueGate
-    output: str | None = None  #: JSON text.
+    output: str | StoredOutput | None = None  #: JSON text, or where that is.
     error: ErrorInfo | None = None
     child: Child | None = None
     final: bool = False  #: The error is the expression's own: retries would not help.
@@ -61,8 +62,9 @@ WHERE nr.run_id = :run AND nr.state = 'failed' ORDER BY nr.finished_at, nr.node_
 class Rounds:
     """Decides `workflow` nodes whose sub-run has ended. For one thread."""
 
-    def __init__(self, judge: Judge, output_max: int) -> None:
+    def __init__(self, judge: Judge, outputs: RoundOutputs, output_max: int) -> None:
         self._judge = judge
+        self._outputs = outputs
         self._output_max = output_max
 
     def decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
@@ -103,16 +105,23 @@ class Rounds:
             if answer.error is not None:
                 found.append(_wrong(one.gate, answer.error, "outputs"))
             elif one.version.policy(one.gate.node_no).repeat is None:
-                found.append(self._output(one.gate, answer.value))
+                found += self._output(one.gate, answer.value)
             else:
                 repeating.append((one, answer.value))
         return found + self._repeat(repeating)
 
-    def _output(self, gate: DueGate, value: Any) -> EndedRound:
+    def _output(self, gate: DueGate, value: Any) -> list[EndedRound]:
+        """The end of the node; none while a large output is being stored."""
         try:
-            return EndedRound(gate, output=encode(value, self._output_max))
+            text = encode(value, self._output_max)
         except OutputInvalid as error:
-            return _wrong(gate, ErrorInfo(type="OutputInvalid", message=str(error)), "outputs")
+            return [_wrong(gate, ErrorInfo(type="OutputInvalid", message=str(error)), "outputs")]
+        output = self._outputs.of((gate.run_id, gate.node_no, gate.map_index, gate.attempt), text)
+        if output is None:
+            return []
+        if isinstance(output, ErrorInfo):
+            return [EndedRound(gate, error=output)]
+        return [EndedRound(gate, output=output)]
 
     def _repeat(self, ended: Sequence[tuple[_Ended, Any]]) -> list[EndedRound]:
         """Ask `until`; start another round while it is false and rounds are left."""
@@ -137,7 +146,7 @@ class Rounds:
             if answer.error is not None:
                 found.append(_wrong(one.gate, answer.error, "repeat.until"))
             elif content or one.round + 1 >= _repeat_of(one).max:
-                found.append(self._output(one.gate, output))
+                found += self._output(one.gate, output)
             else:
                 again.append((one.gate, one.version, {"output": output, "state": "success"}, one.round + 1))
         return found + [_next_round(result) for result in self._judge.start_rounds(again)]

@@ -341,6 +341,22 @@ def test_outputs_of_a_sub_run_have_the_same_cap(kit):
     assert "outputs: output is larger than 1024 bytes (AGENTFLOW_OUTPUT_MAX)" in error["message"]
 
 
+def test_a_large_output_of_a_sub_run_is_an_object_too(site):
+    child = {"name": "child", "nodes": {"x": BIG}, "outputs": {"all": "{{ nodes.x.output }}"}}
+    site.end(site.trigger(child))
+    read = python(READ, ["sub"], config={"args": {"page": "{{ nodes.sub.output.all }}"}})
+    run = site.trigger(
+        {"name": "parent", "nodes": {"sub": {"type": "workflow", "config": {"name": "child"}}, "read": read}}
+    )
+    shown = site.end(run)
+    assert shown["state"] == "success", shown
+    assert shown["nodes"][1]["output"] == [5_000_000, 500_000, 2**70]
+    with site.engine.begin() as connection:
+        refs = connection.exec_driver_sql("SELECT ref FROM output WHERE value IS NULL").scalars().all()
+    assert f"{run_prefix(uuid.UUID(run))}/0.-1.1.json" in refs
+    assert whole(site, run, "sub")["all"]["big"] == 2**70
+
+
 def test_after_a_restart_readers_get_what_was_stored_before(site):
     nodes = {"big": BIG, "read": python(READ, ["big"], config={"args": {"page": "{{ nodes.big.output }}"}})}
     run = site.trigger({"name": "again", "nodes": nodes})
