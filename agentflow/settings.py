@@ -101,9 +101,29 @@ class Settings(BaseSettings):
         0, ge=0, le=8, description="Proxies in front of the webserver whose X-Forwarded-* headers are believed"
     )
     redis_url: str = Field("", repr=False, description="Redis for rate limits over several web processes; optional")
+    rate_limit_read: str = Field("1200/minute", description="Requests that read, of a user or key; empty: no limit")
+    rate_limit_run: str = Field("300/minute", description="Requests that start, cancel, clear or mark runs")
+    rate_limit_write: str = Field("300/minute", description="Requests that change anything else")
+    rate_limit_login: str = Field("20/minute", description="Logins and refreshes, of an address")
+    rate_limit_hook: str = Field("120/minute", description="Deliveries to a webhook, by token")
+    rate_limit_refused: str = Field("60/minute", description="Requests with wrong credentials, of an address")
     log_format: Literal["console", "json"] = Field("console", description="Shape of AgentFlow's own log")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of AgentFlow's own log")
     sync_interval: float = Field(5.0, ge=0.2, description="Seconds between looks at the DAG folder")
+
+    @field_validator(
+        "rate_limit_read",
+        "rate_limit_run",
+        "rate_limit_write",
+        "rate_limit_login",
+        "rate_limit_hook",
+        "rate_limit_refused",
+    )
+    @classmethod
+    def _a_rate(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour)", value):
+            raise ValueError(f"{value!r} must look like 300/minute (second, minute or hour), or be empty")
+        return value
 
     @field_validator("base_url", "cors_origins")
     @classmethod

@@ -30,6 +30,7 @@ from agentflow.postgres.config import UNSAFE_FAST
 from executors.processes.nursery import remove_tree
 
 if TYPE_CHECKING:
+    from tests.auth_kit import AuthKit
     from tests.web_kit import WebKit
 
 #: Advisory locks on the database `postgres`: making the template, and being one of its users.
@@ -195,6 +196,16 @@ def web(engine: Engine, tmp_path: Path) -> Iterator[WebKit]:
     from tests.web_kit import WebKit
 
     kit = WebKit(engine, tmp_path)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def auth_web(engine: Engine, tmp_path: Path) -> Iterator[AuthKit]:
+    """The web server's app on a migrated, empty database, with its real way to recognise people."""
+    from tests.auth_kit import AuthKit
+
+    kit = AuthKit(engine, tmp_path)
     yield kit
     kit.close()
 

@@ -20,6 +20,7 @@ from agentflow.access import Principal, Role
 from agentflow.settings import Settings
 from webserver.app import create_app
 from webserver.problems import MEDIA_TYPE, ProblemDocument
+from webserver.ratelimits import CLASSES
 from webserver.resource import CHECK_ANSWERS, PREFIX
 from webserver.state import web_of
 
@@ -33,6 +34,7 @@ class WebKit:
         self.engine = engine
         self.principal: Principal | None = None
         url = engine.url.render_as_string(hide_password=False)
+        settings = {f"rate_limit_{name}": "" for name in CLASSES} | settings  # only tests of limits meet them
         self.settings = Settings(home=home, secret_key="test-" + "k" * 40, **settings)
         self.app = create_app(self.settings, url=url, authenticate=self._authenticate)
         self.app.config[CHECK_ANSWERS] = True

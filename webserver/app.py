@@ -5,14 +5,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from flask import Request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from agentflow.access import Principal
 from agentflow.settings import Settings
 from webserver.access import Authenticate, init_access, require_marks
 from webserver.api import RESOURCES
+from webserver.auth.authenticate import authenticate as authenticate_request
 from webserver.docs import docs
 from webserver.encoding import init_encoding
 from webserver.headers import init_headers
@@ -21,6 +20,7 @@ from webserver.ops import health
 from webserver.ops.metrics import init_metrics
 from webserver.ops.requests import init_request_ids
 from webserver.problems import ProblemDocument, init_problems
+from webserver.ratelimits import counting_refusals, init_rate_limits
 from webserver.state import EXTENSION, make_state
 
 SECURITY_SCHEMES: dict[str, Any] = {
@@ -29,18 +29,13 @@ SECURITY_SCHEMES: dict[str, Any] = {
 }
 
 
-def nobody(_request: Request) -> Principal | None:
-    """Without a way to sign in, nobody is."""
-    return None
-
-
-def create_app(settings: Settings, *, url: str, authenticate: Authenticate = nobody) -> OpenAPI:
+def create_app(settings: Settings, *, url: str, authenticate: Authenticate = authenticate_request) -> OpenAPI:
     """The web server's app.
 
     Args:
         settings: Of this process.
         url: SQLAlchemy address of a database with the current schema.
-        authenticate: Who a request is from.
+        authenticate: Who a request is from; tests say it themselves.
     """
     app = OpenAPI(
         "webserver",
@@ -58,7 +53,8 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = nob
     init_metrics(app)
     init_problems(app)
     init_headers(app, settings)
-    init_access(app, authenticate)
+    init_access(app, counting_refusals(app, authenticate))
+    init_rate_limits(app, settings)
     init_encoding(app)
     for resource in RESOURCES:
         app.register_api(resource)

@@ -49,6 +49,7 @@ FROM api_key k JOIN workspace w ON w.id = k.workspace_id LEFT JOIN app_user u ON
 LEFT JOIN membership m ON m.user_id = k.user_id AND m.workspace_id = k.workspace_id
 WHERE k.key_hash = :hash
 """)
+_OWNER = text("SELECT user_id FROM api_key WHERE id = :id")
 _USED = text("UPDATE api_key SET used_at = :now WHERE id = :id")
 _AFTER_ALL = 2**63 - 1
 
@@ -150,6 +151,12 @@ def api_key_id(connection: Connection, name: str, *, workspace: str) -> int:
     )
     if found is None:
         raise NotFound(f"There is no key {name!r} in force.", hint="`agentflow api-keys list` shows those that are")
+    return found
+
+
+def owner_of(connection: Connection, key: int) -> int | None:
+    """Whose key this is; None: nobody's."""
+    found: int | None = connection.scalar(_OWNER, {"id": key})
     return found
 
 

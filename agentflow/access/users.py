@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from agentflow.access.accounts import document, read_email, read_name, record, require_user
 from agentflow.access.passwords import check_password, hash_password
 from agentflow.access.sessions import revoke_sessions
 from agentflow.cursors import big_int, read_cursor, write_cursor
-from agentflow.errors import Conflict, NotFound
+from agentflow.errors import Conflict, NotFound, UsageError
 
 CURSOR = "users"
 
@@ -39,6 +39,7 @@ UPDATE app_user SET name = coalesce(:name, name), disabled = coalesce(:disabled,
   instance_admin = coalesce(:instance_admin, instance_admin), updated_at = clock_timestamp() WHERE id = :id
 """)
 _PASSWORD = text("UPDATE app_user SET password_hash = :hash, updated_at = clock_timestamp() WHERE id = :id")
+_CREDENTIALS = text("SELECT id, email, password_hash, disabled FROM app_user WHERE email = :email")
 _ADMINS = text("SELECT id FROM app_user WHERE instance_admin AND NOT disabled ORDER BY id FOR UPDATE")
 _DELETE = text("DELETE FROM app_user WHERE id = :id")
 
@@ -100,6 +101,15 @@ def show_user(connection: Connection, user: int, *, workspace: str | None = None
     if row is None or (workspace is not None and not row.memberships):
         raise NotFound(f"There is no user {user}.")
     return document(row)
+
+
+def find_credentials(connection: Connection, email: str) -> Row[Any] | None:
+    """`id, email, password_hash, disabled` of a user; None when there is none, or the text is no address."""
+    try:
+        address = read_email(email)
+    except UsageError:
+        return None
+    return connection.execute(_CREDENTIALS, {"email": address}).one_or_none()
 
 
 def list_users(

@@ -1,13 +1,30 @@
 """The resources of the API: a blueprint each, with its schemas beside it."""
 
+from webserver.api.api_keys import api_keys, workspace_resource
+from webserver.api.auth import auth
 from webserver.api.connections import connections
 from webserver.api.operations import operations
 from webserver.api.pools import pools
 from webserver.api.secrets import secrets
 from webserver.api.triggers import triggers
+from webserver.api.users import resource as users
 from webserver.api.variables import variables
 from webserver.api.versions import versions
 from webserver.api.webhooks import webhooks
 from webserver.api.workflows import workflows
 
-RESOURCES = (workflows, versions, triggers, webhooks, pools, variables, secrets, connections, operations)
+RESOURCES = (
+    auth,
+    users,
+    api_keys,
+    workspace_resource,
+    workflows,
+    versions,
+    triggers,
+    webhooks,
+    pools,
+    variables,
+    secrets,
+    connections,
+    operations,
+)

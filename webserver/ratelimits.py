@@ -1,0 +1,138 @@
+"""How many requests somebody may make: by user or key, and by what the request does.
+
+Counted in this process; with `AGENTFLOW_REDIS_URL` for all of them together, and in this process again while Redis is
+away. Requests without a login, wrong credentials included, are counted by address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from flask import Flask, Request, Response, g, request
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from agentflow.access import Principal, Role
+from agentflow.errors import NotFound
+from agentflow.settings import Settings
+from webserver.access import Access, Authenticate, access_of
+from webserver.errors import TooManyRequests, Unauthenticated
+
+log = logging.getLogger(__name__)
+
+CLASSES: Final = ("read", "run", "write", "login", "hook", "refused")
+_LOGINS = frozenset({"auth.login", "auth.login_browser", "auth.login_by_link", "auth.refresh"})
+_HOOK = "webhooks.deliver"
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def init_rate_limits(app: Flask, settings: Settings) -> None:
+    """Must come after access is checked: whose request it is decides whose count it goes on."""
+    limits = RateLimits(settings)
+
+    @app.before_request
+    def count() -> None:
+        if request.endpoint is not None and request.path.startswith("/api/"):
+            access = access_of(app.view_functions[request.endpoint])
+            assert access is not None
+            limits.count(class_of(request.endpoint, request.method, access), _whose(g.get("principal")))
+
+    @app.after_request
+    def tell(response: Response) -> Response:
+        response.headers.extend(g.get("rate_limit_headers", {}))
+        return response
+
+    app.extensions["agentflow.ratelimits"] = limits
+
+
+def counting_refusals(app: Flask, authenticate: Authenticate) -> Authenticate:
+    """The same, with wrong credentials counted by address: guessing keys is as slow as guessing passwords."""
+
+    def counted(asked: Request) -> Principal | None:
+        try:
+            return authenticate(asked)
+        except (Unauthenticated, NotFound):
+            app.extensions["agentflow.ratelimits"].count("refused", _whose(None))
+            raise
+
+    return counted
+
+
+def class_of(endpoint: str, method: str, access: Access) -> str:
+    """Which count a request goes on."""
+    if endpoint in _LOGINS:
+        return "login"
+    if endpoint == _HOOK:
+        return "hook"
+    if method in _READS:
+        return "read"
+    return "run" if access.role is Role.OPERATOR else "write"
+
+
+class RateLimits:
+    """Counts, and the limits they are held against."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._items = {name: _item(getattr(settings, f"rate_limit_{name}")) for name in CLASSES}
+        self._here = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = None
+        if settings.redis_url:
+            storage = storage_from_string(settings.redis_url, wrap_exceptions=True, key_prefix="agentflow")
+            self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._told = False
+
+    def count(self, name: str, whose: str) -> None:
+        """Count a request, and note what the answer tells of it.
+
+        Raises:
+            TooManyRequests: It is one too many.
+        """
+        item = self._items[name]
+        if item is None:
+            return
+        key = (name, hashlib.sha256(whose.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+        try:
+            allowed, reset, left = self._hit(self._shared or self._here, item, key)
+            self._told = False
+        except StorageError as error:
+            if not self._told:
+                log.warning("rate_limits_without_redis", extra={"error": str(error)})
+                self._told = True
+            allowed, reset, left = self._hit(self._here, item, key)
+        wait = str(max(1, math.ceil(reset - self._clock())))
+        headers = {"RateLimit-Limit": str(item.amount), "RateLimit-Remaining": str(left), "RateLimit-Reset": wait}
+        g.rate_limit_headers = headers
+        if not allowed:
+            error_ = TooManyRequests(
+                f"More than {item.amount} requests of this kind in {item.get_expiry()} s: try again in {wait} s."
+            )
+            error_.headers = {"Retry-After": wait}
+            raise error_
+
+    @staticmethod
+    def _hit(
+        limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, key: tuple[str, str]
+    ) -> tuple[bool, float, int]:
+        allowed = limiter.hit(item, *key)
+        reset, left = limiter.get_window_stats(item, *key)
+        return allowed, reset, max(0, left)
+
+
+def _item(text: str) -> RateLimitItem | None:
+    return parse(text) if text else None
+
+
+def _whose(principal: Principal | None) -> str:
+    if principal is not None:
+        return f"{'key' if principal.kind == 'key' else 'user'}:{principal.id}"
+    if request.endpoint == _HOOK:
+        return f"hook:{(request.view_args or {}).get('token')}"
+    return f"address:{request.remote_addr}"
