@@ -7,6 +7,7 @@ library in the worker, and both look at import time whether that has happened (E
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 from typing import Any
@@ -14,10 +15,15 @@ from typing import Any
 from agentflow import lifeline, log
 from agentflow.settings import load_settings
 
+_FILES = 65536  #: Open files of a process, where the system sets no limit.
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 _settings = load_settings()
 log.configure(_settings)
+
+#: Each socket is an open file, and many systems allow a process 1,024 unless it asks for more.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _hard if _hard != resource.RLIM_INFINITY else _FILES), _hard))
 
 wsgi_app = "webserver.wsgi:application()"
 worker_class = "webserver.worker.Worker"

@@ -22,6 +22,7 @@ import chain
 import fan
 import idle
 import large_run
+import live
 import log_flood
 import processor
 import profile_hop
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Measure] = {
     "waiting": waiting.measure,
     "flood": log_flood.measure,
     "idle": idle.measure,
+    "live": live.measure,
     "pool": blocked_pool.measure,
 }
 #: `make bench-scale`: what takes minutes. The history comes last, since it stays.
