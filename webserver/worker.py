@@ -23,7 +23,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._idle: set[Any] = set()  # connections that wait for their next request
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a connection."""
+        """Serve a connection; not one that comes back at once after we have let it go."""
+        if not self.alive:
+            client.close()
+            return
         self._idle.add(client)
         try:
             super().handle(listener, client, addr)

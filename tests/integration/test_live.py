@@ -151,6 +151,17 @@ class TestStates:
         rooms = {message.get("room") for _, message in watcher.messages}
         assert {"workspace", "workflow:flow"} <= rooms
 
+    def test_a_crowd_hears_of_a_change(self, kit, server, bench) -> None:
+        live = bench("live")  # its client is small enough to be many; the benchmark has 1,000 and looks at the time
+        kit.apply({"a": {}, "b": {"needs": ["a"]}})
+        run = kit.create()
+        crowd = [live.Socket(server, f"run:{run}") for _ in range(100)]
+        kit.starter.work()
+        assert len(live.times_to(crowd, 0.0)) == len(crowd)
+        for each in crowd:
+            each.connection.close()
+        kit.finish(run)
+
     def test_logs_arrive(self, kit, server, watch) -> None:
         kit.apply({"a": {}})
         run = kit.run()

@@ -105,7 +105,7 @@ class LiveServer:
         for connection in connections:
             connection.close()
         time.sleep(grace)
-        for connection in connections:
+        for connection in {each.eio.sid: each for each in (*self.clients.connections(), *connections)}.values():
             connection.cut()
         self.listener.stop()
         self.guard.stop()
