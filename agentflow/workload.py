@@ -24,6 +24,45 @@ class Limits(BaseModel):
     allow_private_http: bool = False  #: Whether `http` may reach private, loopback and metadata addresses.
 
 
+class Turn(BaseModel):
+    """Where an attempt that was deferred goes on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Any = None  #: What it left at the end of its turn before.
+    waited: float = 0.0  #: Seconds since its first turn began, by one clock.
+    chunks: int = 0  #: Of its log so far: chunks, lines and bytes.
+    lines: int = 0
+    log_bytes: int = 0
+
+
+FIRST_TURN = Turn()
+
+
+class Deferral(BaseModel):
+    """An attempt's wish to go on later; until then nobody holds it, and it costs no slot.
+
+    A duration, not a time: the clocks of two machines differ, durations do not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    after: float  #: Seconds.
+    state: Any = None  #: JSON; its next turn gets it back.
+    chunks: int = 0  #: Of its log with this turn; the executor counts them.
+    lines: int = 0
+    log_bytes: int = 0
+
+
+class ConnectionFields(BaseModel):
+    """A connection that a node names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fields: dict[str, Any] = Field(default_factory=dict)  #: Plain ones, and `type`.
+    secrets: dict[str, str] = Field(default_factory=dict, repr=False)
+
+
 class Workload(BaseModel):
     """One attempt to run: one JSON document, whole in itself."""
 
@@ -45,10 +84,25 @@ class Workload(BaseModel):
     inputs: dict[str, str] = Field(default_factory=dict)
     """Outputs that are too large for `context`: by node, the file on this machine that holds the JSON text."""
     secrets: dict[str, str] = Field(default_factory=dict, repr=False)  #: Only those that the config names.
+    connections: dict[str, ConnectionFields] = Field(default_factory=dict)  #: Only those that the config names.
     limits: Limits = Limits()
+    turn: Turn = FIRST_TURN
     bundle: str | None = None  #: Content hash of the code bundle, extracted in `bundles_dir/<hash>`.
     trace: dict[str, str] = Field(default_factory=dict)
     """What ties it to who asked for it: `request_id`."""
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Values that neither logs nor outputs may show, by what people call them."""
+        if not self.connections:
+            return self.secrets
+        inner = {f"{name}.{key}": value for name, one in self.connections.items() for key, value in one.secrets.items()}
+        return self.secrets | inner
+
+    @property
+    def log_left(self) -> int:
+        """Bytes of log text that this turn may still add to the attempt's log."""
+        return max(0, self.limits.log_max - self.turn.log_bytes)
 
 
 class ErrorInfo(BaseModel):
@@ -77,6 +131,7 @@ class Outcome(StrEnum):
     LOST = "lost"  #: The infrastructure's budget: runner gone, SIGKILL not sent by us.
     REFUSED = "refused"  #: The executor would not take it; counts as a loss.
     RETURNED = "returned"  #: Not begun, and given back by an executor that drains; no budget pays for it.
+    DEFERRED = "deferred"  #: Not over: it wants to go on later (`Finished.deferral`).
     SKIPPED = "skipped"  #: The node asked to be skipped (shell's `skip_exit_code`); the attempt itself succeeded.
 
 
@@ -100,7 +155,7 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The attempt is over; exactly one per submitted workload."""
+    """The attempt is over, or this turn of it; exactly one per submitted workload."""
 
     attempt_id: str
     token: str
@@ -110,6 +165,7 @@ class Finished:
     output: str | None = None  #: JSON text, only with SUCCESS.
     error: ErrorInfo | None = None
     stored: StoredOutput | None = None  #: In place of `output`, set by the scheduler; executors leave it.
+    deferral: Deferral | None = None  #: Only with DEFERRED.
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from agentflow.clock import Clock, utc_now
-from agentflow.workload import ErrorInfo, ExecutorEvent, Finished, LogChunk, Outcome, Started, Workload
+from agentflow.workload import Deferral, ErrorInfo, ExecutorEvent, Finished, LogChunk, Outcome, Started, Workload
 from executors.base import AdoptionResult, ExecutorContext
 
 
@@ -32,6 +32,7 @@ class Ending:
     error: ErrorInfo | None = None
     log: tuple[str, ...] = ()  #: Lines on stdout.
     starts: bool = True  #: False: it ends without having started.
+    deferral: Deferral | None = None
 
 
 def succeed(output: Any = None, *, log: Sequence[str] = ()) -> Ending:
@@ -57,6 +58,11 @@ def refuse(message: str = "refused on purpose") -> Ending:
 def skip() -> Ending:
     """The node asks to be skipped."""
     return Ending(Outcome.SKIPPED)
+
+
+def defer(after: float, state: Any = None, *, log: Sequence[str] = ()) -> Ending:
+    """The node asks to go on later."""
+    return Ending(Outcome.DEFERRED, log=tuple(log), deferral=Deferral(after=after, state=state))
 
 
 class StubExecutor:
@@ -154,18 +160,25 @@ class StubExecutor:
                 workload.attempt_id,
                 workload.token,
                 ending.outcome,
-                self._started_at.get(workload.attempt_id),
+                self._started_at.pop(workload.attempt_id, None),
                 self._clock(),
                 json.dumps(ending.output) if ending.outcome is Outcome.SUCCESS else None,
                 ending.error,
+                ending.deferral and _with_log(ending.deferral, workload, len(ending.log)),
             )
         )
 
     def _chunk(self, workload: Workload, lines: Sequence[str]) -> LogChunk:
-        at = self._clock().timestamp()
-        rows = [json.dumps([seq, at, "stdout", "info", text]) + "\n" for seq, text in enumerate(lines, 1)]
+        at, first, chunk = self._clock().timestamp(), workload.turn.lines + 1, workload.turn.chunks
+        rows = [json.dumps([seq, at, "stdout", "info", text]) + "\n" for seq, text in enumerate(lines, first)]
         raw = "".join(rows).encode()
-        return LogChunk(workload.attempt_id, workload.token, 0, 1, len(rows), zlib.compress(raw, 1), len(raw))
+        data = zlib.compress(raw, 1)
+        return LogChunk(workload.attempt_id, workload.token, chunk, first, len(rows), data, len(raw))
+
+
+def _with_log(deferral: Deferral, workload: Workload, lines: int) -> Deferral:
+    place = {"chunks": workload.turn.chunks + bool(lines), "lines": workload.turn.lines + lines}
+    return deferral.model_copy(update=place)
 
 
 def _drop(event: ExecutorEvent) -> None:

@@ -140,8 +140,8 @@ class Claimer:
         taken = []
         for c in chosen:
             executor, in_lane = place_of(by_id[c.group_id], slots, default)
-            key = (c.run_id, c.node_no, c.map_index, c.attempt + 1)
-            taken.append((claims.Claim(key, c.version_id, executor, fencing_token()), in_lane))
+            key = (c.run_id, c.node_no, c.map_index, c.attempt if c.again else c.attempt + 1)
+            taken.append((claims.Claim(key, c.version_id, executor, fencing_token(), c.again, c.carries), in_lane))
         if taken:
             claims.write_claims(connection, [claim for claim, _ in taken], me=me)
         return taken, bool(taken) and len(candidates) >= sum(most.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -16,9 +16,10 @@ from agentflow import correlation
 from agentflow.bundles import extract_bundle
 from agentflow.db.queries.attempts import attempt_id
 from agentflow.db.queries.claims import Claim
+from agentflow.db.queries.deferrals import Carried, carried
 from agentflow.errors import AgentFlowError
 from agentflow.settings import Settings
-from agentflow.workload import ErrorInfo, Finished, Limits, Outcome, Workload
+from agentflow.workload import FIRST_TURN, ConnectionFields, ErrorInfo, Finished, Limits, Outcome, Workload
 from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
 from scheduler.inputs import Wanted
 from scheduler.versions import LoadedVersion, VersionCache
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Revealed = TypeVar("Revealed", str, ConnectionFields)
+
+_FIRST = Carried(FIRST_TURN, 0.0)
 _BUNDLE = text("SELECT data FROM bundle WHERE hash = :hash")
 
 
@@ -44,6 +48,10 @@ class Built:
         self.workloads += other.workloads
         self.failed += other.failed
         self.large |= other.large
+
+
+class TimeIsUp(Exception):
+    """The attempt's timeout struck while it was deferred."""
 
 
 class Dispatcher:
@@ -82,6 +90,8 @@ class Dispatcher:
             for claim, version in zip(claims, versions, strict=True)
         ]
         revealed = self._reveal(connection, asking)
+        links = self._connections(connection, asking)
+        turns = carried(connection, [claim.key for claim in claims if claim.carries])
         built = Built()
         contexts = self._contexts.load(connection, asking)
         for claim, ask, loaded in zip(claims, asking, contexts, strict=True):
@@ -92,7 +102,13 @@ class Dispatcher:
             try:
                 if version.bundle_hash is not None:
                     self._extract(connection, version.bundle_hash)
-                workload = self._workload(claim, version, loaded.context, _secrets(ask, revealed))
+                turn = turns.get(claim.key, _FIRST)
+                secrets = _all_of(ask, ask.references.secrets, revealed)
+                connections = _all_of(ask, ask.version.connections(claim.key[1]), links)
+                workload = self._workload(claim, version, loaded.context, secrets, connections, turn)
+            except TimeIsUp as error:
+                built.failed.append(_failed(claim, "Timeout", str(error)))
+                continue
             except (AgentFlowError, OSError) as error:
                 hint = f" ({error.hint})" if isinstance(error, AgentFlowError) and error.hint else ""
                 message = f"the attempt could not be prepared: {error}{hint}"
@@ -108,6 +124,12 @@ class Dispatcher:
         wanted = {(ask.version.workspace_id, name) for ask in asking for name in ask.references.secrets}
         return self._vault.reveal(connection, wanted) if wanted else {}
 
+    def _connections(
+        self, connection: Connection, asking: Sequence[Asking]
+    ) -> dict[tuple[int, str], ConnectionFields | AgentFlowError]:
+        wanted = {(ask.version.workspace_id, name) for ask in asking for name in ask.version.connections(ask.node_no)}
+        return self._vault.reveal_connections(connection, wanted) if wanted else {}
+
     @cached_property
     def _vault(self) -> Vault:
         from agentflow.secrets import Vault  # brings the cryptography, which few systems need at their start
@@ -115,7 +137,13 @@ class Dispatcher:
         return Vault(self._settings)
 
     def _workload(
-        self, claim: Claim, version: LoadedVersion, context: dict[str, object], secrets: dict[str, str]
+        self,
+        claim: Claim,
+        version: LoadedVersion,
+        context: dict[str, object],
+        secrets: dict[str, str],
+        connections: dict[str, ConnectionFields],
+        carried_on: Carried,
     ) -> Workload:
         run_id, node_no, map_index, attempt = claim.key
         request_id = self._contexts.request_id(run_id)
@@ -138,8 +166,10 @@ class Dispatcher:
             config=version.config(node_no),
             context=context,
             secrets=secrets,
+            connections=connections,
+            turn=carried_on.turn,
             limits=Limits.model_construct(
-                timeout=policy.timeout,
+                timeout=_time_left(policy.timeout, carried_on),
                 memory=policy.memory,
                 cpu=policy.cpu,
                 output_max=settings.output_max,
@@ -162,14 +192,27 @@ class Dispatcher:
         self._extracted.add(bundle_hash)
 
 
-def _secrets(ask: Asking, revealed: Mapping[tuple[int, str], str | AgentFlowError]) -> dict[str, str]:
-    """The secrets that a node names, and no others.
+def _time_left(timeout: float | None, carried: Carried) -> float | None:
+    """What is left of an attempt's timeout in this turn: it counts from the attempt's start, pauses included.
+
+    Raises:
+        TimeIsUp: Nothing.
+    """
+    if timeout is None or timeout - carried.used > 0:
+        return None if timeout is None else timeout - carried.used
+    raise TimeIsUp(f"did not end within its timeout of {timeout:g} s")
+
+
+def _all_of(
+    ask: Asking, names: Iterable[str], revealed: Mapping[tuple[int, str], Revealed | AgentFlowError]
+) -> dict[str, Revealed]:
+    """The secrets or connections that a node names, and no others.
 
     Raises:
         AgentFlowError: One does not exist, or cannot be decrypted.
     """
-    found: dict[str, str] = {}
-    for name in sorted(ask.references.secrets):
+    found: dict[str, Revealed] = {}
+    for name in sorted(names):
         value = revealed[ask.version.workspace_id, name]
         if isinstance(value, AgentFlowError):
             raise value

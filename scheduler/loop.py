@@ -340,7 +340,7 @@ class Loop:
         with connection.begin():
             now = database_now(connection)
             cascade = due.continue_cascades(connection, now, self._oldest)  # first: it locks runs
-            due.release_retries(connection, now, self._oldest)
+            due.release_due(connection, now, self._oldest)
             following = due.next_due(connection, self._oldest)
         self._next_due = time.monotonic() + (0.0 if cascade is not None and cascade.unfinished else POLL)
         if cascade is not None and cascade.ended:

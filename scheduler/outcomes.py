@@ -10,6 +10,7 @@ from agentflow.states import AttemptState, NodeRunState
 from agentflow.workload import ErrorInfo, Outcome
 from scheduler.retrying import is_worth_a_retry, retry_delay
 
+MIN_DEFERRAL = 1.0  #: Seconds; a node that asks for another turn at once would keep the scheduler busy.
 LOSS_BUDGET = 5  #: Lost attempts per node run before it fails; they never use the user's retries.
 ATTEMPT_STATES = {
     Outcome.SUCCESS: AttemptState.SUCCESS,
@@ -19,6 +20,7 @@ ATTEMPT_STATES = {
     Outcome.LOST: AttemptState.LOST,
     Outcome.REFUSED: AttemptState.REFUSED,
     Outcome.RETURNED: AttemptState.REFUSED,
+    Outcome.DEFERRED: AttemptState.DEFERRED,
 }
 
 
@@ -34,15 +36,26 @@ class NextStep:
 
 
 def decide_outcome(
-    attempt: LockedAttempt, outcome: Outcome, *, error: ErrorInfo | None = None, run_stopping: bool, now: datetime
+    attempt: LockedAttempt,
+    outcome: Outcome,
+    *,
+    error: ErrorInfo | None = None,
+    after: float = 0.0,
+    run_stopping: bool,
+    now: datetime,
 ) -> NextStep:
-    """What follows from an accepted result."""
+    """What follows from an accepted result; `after`: the seconds for which it wants to be deferred."""
     state = ATTEMPT_STATES[outcome]
     failures, losses = attempt.failures, attempt.losses
     if outcome is Outcome.SUCCESS:
         return NextStep(state, NodeRunState.SUCCESS, failures, losses)
     if outcome is Outcome.SKIPPED:
         return NextStep(state, NodeRunState.SKIPPED, failures, losses)
+    if outcome is Outcome.DEFERRED:
+        if run_stopping:
+            return NextStep(AttemptState.CANCELLED, NodeRunState.CANCELLED, failures, losses)
+        due = now + timedelta(seconds=max(MIN_DEFERRAL, after))
+        return NextStep(state, NodeRunState.DEFERRED, failures, losses, resume_at=due)
     if outcome in (Outcome.LOST, Outcome.REFUSED, Outcome.RETURNED):
         losses += outcome is not Outcome.RETURNED
         if run_stopping:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from agentflow.nodes import registry
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
 MAX_NODES = 200_000  #: Nodes over all cached versions.
@@ -33,12 +34,20 @@ class LoadedVersion:
     node_ids: list[str]
     numbers: dict[str, int]
     _policies: dict[int, NodePolicy] = field(default_factory=dict)
+    _connections: dict[int, list[str]] = field(default_factory=dict)
 
     def policy(self, node_no: int) -> NodePolicy:
         """Policy of a node by number."""
         found = self._policies.get(node_no)
         if found is None:
             found = self._policies[node_no] = node_policy(self.spec, self.node_ids[node_no])
+        return found
+
+    def connections(self, node_no: int) -> list[str]:
+        """Names of the connections that a node uses."""
+        found = self._connections.get(node_no)
+        if found is None:
+            found = self._connections[node_no] = registry.connections(self.type_of(node_no), self.config(node_no))
         return found
 
     def is_mapped(self, node_no: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 #: Marks a field whose text is never a template: `Field(json_schema_extra=LITERAL)`.
 LITERAL: dict[str, Any] = {"x-template": False}
+
+
+MAX_DEFERRAL = 366 * 86400.0  #: Seconds.
 
 
 class NodeConfig(BaseModel):
@@ -32,8 +36,8 @@ async def _enough_room() -> None:
     """A node that is alone in its process has all of its memory."""
 
 
-def _discard(text: str, *, level: str = "info", stream: str = "system") -> None:
-    """The log of a node that runs outside a runner."""
+def unheard(text: str, *, level: str = "info", stream: str = "system") -> None:
+    """A log that nobody reads: outside a runner, or of steps that are not worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,15 @@ class NodeContext:
     node: str = ""
     map_index: int | None = None
     attempt: int = 1
+    state: Any = None  #: What the attempt gave to `NodeDeferred` the last time; None in its first turn.
+    waited: float = 0.0  #: Seconds from the attempt's first turn to this one.
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """Those that its config names: their fields, secret ones too, and `type`."""
     work_dir: Path = field(default_factory=Path.cwd)  #: Private, empty, removed after the attempt.
     bundle_dir: Path | None = None  #: Root of the user's code; on `sys.path` of python nodes.
     output_max: int = 16 * 2**20  #: Bytes; a node that reads from outside stops there.
     allow_private_http: bool = False
-    log: NodeLog = _discard
+    log: NodeLog = unheard
     make_room: MakeRoom = _enough_room
     """Awaited by an `AsyncNodeType` before it holds more than a MiB: in a shared process few may at once."""
 
@@ -69,6 +77,21 @@ class NodeFailed(Exception):
 
 class NodeSkipped(Exception):
     """The node asks to be skipped (shell's `skip_exit_code`)."""
+
+
+class NodeDeferred(Exception):
+    """The node asks to be called again later, in the same attempt; until then it holds no slot and no process.
+
+    `state` is JSON and comes back as `NodeContext.state`. It is stored as it is: no place for secrets.
+    """
+
+    def __init__(self, after: timedelta | float, state: Any = None) -> None:
+        super().__init__()
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if not 0 <= seconds <= MAX_DEFERRAL:
+            raise ValueError(f"a node can be deferred by 0 to {MAX_DEFERRAL:.0f} seconds, not by {seconds}")
+        self.after = seconds
+        self.state = state
 
 
 ConfigT = TypeVar("ConfigT", bound=NodeConfig)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -30,13 +31,18 @@ _MESSAGES: Final = {
 
 
 def literal_fields(config: type[BaseModel]) -> frozenset[str]:
-    """Top-level fields, as written in files, whose text is never a template."""
-    return _marked(config, "x-template")
+    """Fields, as written in files, whose text is never a template; inner ones with dots: `http.condition`."""
+    return _marked(config, "x-template", False)
 
 
 def secret_free_fields(config: type[BaseModel]) -> frozenset[str]:
     """Top-level fields, as written in files, that may not mention `secrets`."""
-    return _marked(config, "x-secrets")
+    return _marked(config, "x-secrets", False)
+
+
+def connection_fields(config: type[BaseModel]) -> frozenset[str]:
+    """Fields that name a connection; inner ones with dots: `sql.connection`."""
+    return _marked(config, "x-connection", True)
 
 
 def config_problems(node_type: NodeType[Any], config: Mapping[str, Any]) -> list[Problem]:
@@ -81,19 +87,37 @@ def dotted(path: Iterable[str | int]) -> str:
     return text
 
 
-def _marked(config: type[BaseModel], mark: str) -> frozenset[str]:
-    return frozenset(
-        info.alias or name
-        for name, info in config.model_fields.items()
-        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get(mark) is False
-    )
+def _marked(config: type[BaseModel], mark: str, value: bool) -> frozenset[str]:
+    found = set()
+    for name, info in config.model_fields.items():
+        key = info.alias or name
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get(mark) is value:
+            found.add(key)
+        for model in _models_of(info.annotation):
+            found |= {f"{key}.{inner}" for inner in _marked(model, mark, value)}
+    return frozenset(found)
+
+
+def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field holds: itself, or one of its alternatives; not those in lists."""
+    if isinstance(annotation, type):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _models_of(part)
 
 
 def _waits_for_a_template(item: ErrorDetails, config: Mapping[str, Any], literal: frozenset[str]) -> bool:
     location = item["loc"]
-    if not location or location[0] in literal or item["type"] in {"missing", "extra_forbidden"}:
+    if not location or not literal.isdisjoint(_prefixes(location)) or item["type"] in {"missing", "extra_forbidden"}:
         return False
     return contains_template(_value_at(config, location))
+
+
+def _prefixes(location: tuple[str | int, ...]) -> set[str]:
+    """`a`, `a.b`, … of a place."""
+    return {dotted(location[:end]) for end in range(1, len(location) + 1)}
 
 
 def _value_at(config: Any, location: tuple[str | int, ...]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
@@ -13,6 +13,9 @@ from agentflow.durations import format_duration, parse_duration
 
 #: Marks a field in which `secrets.*` is refused: `Field(json_schema_extra=NO_SECRETS)`.
 NO_SECRETS: dict[str, Any] = {"x-secrets": False}
+
+#: Marks a field that names a connection, whose fields the attempt is then given.
+CONNECTION: dict[str, Any] = {"x-connection": True}
 
 _NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
@@ -47,6 +50,29 @@ def _read_scalar(value: object) -> object:
         raise ValueError("must be text, a number or a boolean, not a list or an object")  # noqa: TRY004 - pydantic reports ValueError
     return _read_text(value)
 
+
+def _read_time(value: object) -> object:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be an ISO 8601 time such as 2026-12-01T09:00:00Z")  # noqa: TRY004 - pydantic reports ValueError
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an ISO 8601 time such as 2026-12-01T09:00:00Z") from None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+#: ISO 8601; without an offset it is in UTC.
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    AfterValidator(_in_utc),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 
 #: `30s`, `5m`, ISO 8601.
 Duration = Annotated[

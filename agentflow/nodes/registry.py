@@ -58,8 +58,25 @@ def get(name: str) -> NodeType[Any]:
 
 @cache
 def literal_fields(name: str) -> frozenset[str]:
-    """Top-level config fields of a type whose text is never a template."""
+    """Config fields of a type whose text is never a template; inner ones with dots."""
     return config_check.literal_fields(get(name).Config)
+
+
+def connections(name: str, config: Mapping[str, Any]) -> list[str]:
+    """Names of the connections that a node of this type uses."""
+    found = []
+    for path in sorted(_connection_fields(name)):
+        value: Any = config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, str):
+            found.append(value)
+    return found
+
+
+@cache
+def _connection_fields(name: str) -> frozenset[str]:
+    return config_check.connection_fields(get(name).Config)
 
 
 def uses_code(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,14 +13,24 @@ from pydantic import ValidationError
 
 from agentflow import correlation
 from agentflow.nodes import registry
-from agentflow.nodes.base import AsyncNodeType, MakeRoom, NodeConfig, NodeContext, NodeLog, NodeSkipped, NodeType
+from agentflow.nodes.base import (
+    AsyncNodeType,
+    MakeRoom,
+    NodeConfig,
+    NodeContext,
+    NodeDeferred,
+    NodeLog,
+    NodeSkipped,
+    NodeType,
+)
 from agentflow.runner.errors import ConfigInvalid, describe
 from agentflow.runner.masking import Masker, mask_output
 from agentflow.runner.output import OutputInvalid, encode
 from agentflow.runner.termination import Terminated
 from agentflow.templates import render, with_inputs
-from agentflow.workload import ErrorInfo, Outcome, Workload
+from agentflow.workload import Deferral, ErrorInfo, Outcome, Workload
 
+STATE_MAX: Final = 64 * 1024  # bytes of the state of a deferred attempt, as JSON
 _SMALL: Final = 64 * 1024  # bytes of an output that is checked on the event loop itself
 
 
@@ -27,9 +38,10 @@ _SMALL: Final = 64 * 1024  # bytes of an output that is checked on the event loo
 class AttemptResult:
     """How an attempt ended inside its process."""
 
-    outcome: Outcome  #: SUCCESS, FAILED or SKIPPED.
+    outcome: Outcome  #: SUCCESS, FAILED, SKIPPED or DEFERRED.
     output: str | None = None  #: JSON text, only with SUCCESS.
     error: ErrorInfo | None = None
+    deferral: Deferral | None = None  #: Only with DEFERRED.
 
 
 #: The node was asked to stop, and did.
@@ -52,6 +64,8 @@ def run_attempt(
     try:
         node_type, config, context = _prepared(workload, work_dir, bundle_dir, log)
         return _succeeded(workload, node_type.run(config, context), workload.limits.output_max, log)
+    except NodeDeferred as wish:
+        return _deferred(workload, wish, log, mask)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends this attempt, not the process
         return _ended_by(error, log, mask)
 
@@ -79,6 +93,8 @@ async def arun_attempt(
             return await asyncio.to_thread(_succeeded, workload, value, most, log)
     except asyncio.CancelledError:
         return STOPPED
+    except NodeDeferred as wish:
+        return _deferred(workload, wish, log, mask)
     except BaseException as error:  # noqa: BLE001 - whatever a node raises ends this attempt, not its neighbours
         return _ended_by(error, log, mask)
 
@@ -96,6 +112,9 @@ def _prepared(
         node=workload.node,
         map_index=workload.map_index,
         attempt=workload.attempt,
+        state=workload.turn.state,
+        waited=workload.turn.waited,
+        connections={name: {**one.fields, **one.secrets} for name, one in workload.connections.items()},
         work_dir=work_dir,
         bundle_dir=bundle_dir,
         output_max=workload.limits.output_max,
@@ -112,9 +131,22 @@ def _succeeded(workload: Workload, value: Any, most: int, log: NodeLog) -> Attem
         OutputInvalid: What it returned is not JSON, or too large.
     """
     output = encode(value, most)
-    if workload.secrets:
-        output = _without_secrets(output, workload.secrets, log)
+    if hidden := workload.hidden:
+        output = _without_secrets(output, hidden, log)
     return AttemptResult(Outcome.SUCCESS, output=output)
+
+
+def _deferred(workload: Workload, wish: NodeDeferred, log: NodeLog, mask: Masker) -> AttemptResult:
+    """The result of a node that asks to go on later; its state is stored, so it may hold no secrets."""
+    try:
+        state = encode(wish.state, STATE_MAX)
+    except OutputInvalid as error:
+        return AttemptResult(Outcome.FAILED, error=describe(error, mask))
+    if hidden := workload.hidden:
+        state = _without_secrets(state, hidden, log)
+    timeout = workload.limits.timeout  # what is left of it: it strikes in pauses too
+    after = wish.after if timeout is None else min(wish.after, timeout)
+    return AttemptResult(Outcome.DEFERRED, deferral=Deferral(after=after, state=json.loads(state)))
 
 
 def _ended_by(error: BaseException, log: NodeLog, mask: Masker) -> AttemptResult:

@@ -45,6 +45,8 @@ class Finish:
     def _body(self) -> bytes:
         if self.result.outcome is Outcome.SUCCESS:
             return (self.result.output or "").encode()
+        if self.result.deferral is not None:
+            return self.result.deferral.model_dump_json().encode()
         return (
             json.dumps(self.result.error.model_dump(exclude_none=True)).encode()
             if self.result.error is not None

@@ -32,9 +32,12 @@ current: ContextVar[SharedLog | None] = ContextVar("current_log", default=None)
 class SharedLog:
     """One attempt's log; belongs to the event loop's thread, other threads are sent there."""
 
-    def __init__(self, send: Callable[[Chunk], None], *, log_max: int, mask: Masker) -> None:
+    def __init__(
+        self, send: Callable[[Chunk], None], *, log_max: int, mask: Masker, first_chunk: int = 0, first_seq: int = 1
+    ) -> None:
         """`send` gives a chunk to the executor."""
         self._send = send
+        self._first = {"first_chunk": first_chunk, "first_seq": first_seq}
         self._log_max = log_max
         self._mask = mask
         self._loop = asyncio.get_running_loop()
@@ -117,7 +120,7 @@ class SharedLog:
         """Most attempts write a line or two, many none; memory is taken page by page."""
         if self._buffer is None:
             self._area = mmap(-1, AREA_SIZE)
-            self._buffer = LogBuffer(self._emit, log_max=self._log_max, mask=self._mask, area=self._area)
+            self._buffer = LogBuffer(self._emit, log_max=self._log_max, mask=self._mask, area=self._area, **self._first)
         return self._buffer
 
     def _plan_flush(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 RUN: Final = 1  #: seq, deadline (monotonic seconds after which it must not start), workload as JSON.
 DISCARD: Final = 2  #: seq: this workload and those after it have been taken back.
 STARTED: Final = 3  #: seq, wall clock, monotonic clock.
-FINISHED: Final = 4  #: seq, outcome, whether the process retires, start, end, body (output or error).
+FINISHED: Final = 4  #: seq, outcome, whether the process retires, start, end, body (output, error or deferral).
 EXPIRED: Final = 5  #: seq: its deadline had passed, it did not start.
 LOG: Final = 6  #: seq, chunk header, data.
 STOP: Final = 7  #: seq: end this attempt; the others go on.
@@ -26,7 +26,7 @@ FINISHED_BODY: Final = struct.Struct("<IBBdd")
 LOG_BODY: Final = struct.Struct("<IIIIIQ")
 
 #: Outcomes by their number on the wire.
-OUTCOMES: Final = ("success", "failed", "skipped")
+OUTCOMES: Final = ("success", "failed", "skipped", "deferred")
 
 FRAME_MAX: Final = 512 * 2**20  # bytes; more can only be garbage
 

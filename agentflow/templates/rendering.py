@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentflow.errors import TemplateError, TemplateProblem
-from agentflow.templates.scan import Path, has_template, path_text
+from agentflow.templates.scan import Path, below, has_template, path_text
 
 
 def render(value: Any, context: Mapping[str, Any], *, literal: frozenset[str] = frozenset()) -> Any:
@@ -18,7 +18,7 @@ def render(value: Any, context: Mapping[str, Any], *, literal: frozenset[str] = 
     Args:
         value: Any JSON document, such as a node's config.
         context: `params`, `nodes`, `run`, `vars`, `secrets`, and `item` and `index` when mapped.
-        literal: Top-level keys whose values stay as they are.
+        literal: Keys whose values stay as they are, inner ones with dots: `http.condition`.
 
     Raises:
         TemplateError: A name is missing, the template is not valid or fails; the message names the place.
@@ -89,7 +89,10 @@ class _Renderer:
         if isinstance(value, str):
             return self._text(value, path) if has_template(value) else value
         if isinstance(value, Mapping):
-            return {key: item if key in literal else self.document(item, (*path, key)) for key, item in value.items()}
+            return {
+                key: item if key in literal else self.document(item, (*path, key), below(literal, key))
+                for key, item in value.items()
+            }
         if isinstance(value, (list, tuple)):
             return [self.document(item, (*path, index)) for index, item in enumerate(value)]
         return value

@@ -15,6 +15,9 @@ Path = tuple[str | int, ...]
 _Link: TypeAlias = "tuple[_Link, str | int] | None"
 
 
+NO_KEYS: frozenset[str] = frozenset()
+
+
 def has_template(text: str) -> bool:
     """Whether Jinja would do anything to this text."""
     return "{" in text and any(marker in text for marker in MARKERS)
@@ -25,19 +28,26 @@ def iter_templates(value: Any, *, literal: frozenset[str] = frozenset()) -> Iter
 
     Args:
         value: Any JSON document; keys are never templates.
-        literal: Top-level keys whose values are not looked at.
+        literal: Keys whose values are not looked at, inner ones with dots: `http.condition`.
     """
-    stack: list[tuple[_Link, Any]] = [(None, value)]
+    stack: list[tuple[_Link, Any, frozenset[str]]] = [(None, value, literal)]
     while stack:
-        link, item = stack.pop()
+        link, item, spared = stack.pop()
         if isinstance(item, str):
             if has_template(item):
                 yield _path(link), item
         elif isinstance(item, Mapping):
-            entries = [((link, key), child) for key, child in item.items() if link or key not in literal]
+            entries = [((link, key), child, below(spared, key)) for key, child in item.items() if key not in spared]
             stack.extend(reversed(entries))
         elif isinstance(item, (list, tuple)):
-            stack.extend(((link, index), item[index]) for index in range(len(item) - 1, -1, -1))
+            stack.extend(((link, index), item[index], NO_KEYS) for index in range(len(item) - 1, -1, -1))
+
+
+def below(keys: frozenset[str], key: str) -> frozenset[str]:
+    """Those of the dotted keys that lie within `key`, without it: `condition` of `http.condition`."""
+    if not keys:
+        return NO_KEYS
+    return frozenset(inner for outer, dot, inner in (one.partition(".") for one in keys) if dot and outer == key)
 
 
 def _path(link: _Link) -> Path:

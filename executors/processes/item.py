@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agentflow.runner import wire
-from agentflow.workload import Workload
+from agentflow.workload import Deferral, Workload
 from executors.processes.outcomes import StopReason
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Item:
         "deadline",
         "handle",
         "lane",
+        "log_bytes",
         "next_chunk",
         "next_line",
         "seq",
@@ -41,8 +42,9 @@ class Item:
         self.started_at: datetime | None = None
         self.started_mono = 0.0
         self.stop: StopReason | None = None  #: Set once we decided to stop it.
-        self.next_chunk = 0
-        self.next_line = 1
+        self.next_chunk = workload.turn.chunks
+        self.next_line = workload.turn.lines + 1
+        self.log_bytes = workload.turn.log_bytes
 
     @property
     def key(self) -> Key:
@@ -54,6 +56,11 @@ class Item:
         self.seq, self.deadline = seq, deadline
         document = self.workload.model_dump_json().encode()
         return wire.frame(wire.RUN, wire.RUN_BODY.pack(seq, deadline) + document)
+
+    def with_log(self, deferral: Deferral) -> Deferral:
+        """The deferral with what the log of the next turn goes on from."""
+        place = {"chunks": self.next_chunk, "lines": self.next_line - 1, "log_bytes": self.log_bytes}
+        return deferral.model_copy(update=place)
 
     def mark_started(self, wall: float, mono: float) -> None:
         """The runner reported its start."""

@@ -187,9 +187,13 @@ class Lane(asyncio.Protocol):
         attempt.exposed = True
         try:
             workload = Workload.model_validate_json(document)
-            mask = Masker(workload.secrets.values()) if workload.secrets else _NO_SECRETS
+            mask = Masker(hidden.values()) if (hidden := workload.hidden) else _NO_SECRETS
             attempt.log = SharedLog(
-                lambda chunk: self._write(log_frame(attempt.seq, chunk)), log_max=workload.limits.log_max, mask=mask
+                lambda chunk: self._write(log_frame(attempt.seq, chunk)),
+                log_max=workload.log_left,
+                mask=mask,
+                first_chunk=workload.turn.chunks,
+                first_seq=workload.turn.lines + 1,
             )
             current.set(attempt.log)
             self._types.add(workload.type)

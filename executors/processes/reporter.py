@@ -9,7 +9,7 @@ from agentflow.runner import wire
 from agentflow.runner.capture import LineSplitter
 from agentflow.runner.logs import Chunk, LogBuffer, read_pending
 from agentflow.runner.masking import Masker
-from agentflow.workload import ErrorInfo, ExecutorEvent, Finished, LogChunk, Outcome, Started
+from agentflow.workload import Deferral, ErrorInfo, ExecutorEvent, Finished, LogChunk, Outcome, Started
 from executors.processes.item import Item, moment
 from executors.processes.outcomes import StopReason, stopped
 
@@ -44,6 +44,9 @@ class Reporter:
         if item.stop is not None and not ended_in_time:
             self.finish_stopped(item, item.stop)
             return
+        if outcome is Outcome.DEFERRED:
+            self.finish(item, outcome, deferral=Deferral.model_validate_json(rest), at=moment(finished))
+            return
         if error is not None and error.type == "Terminated":
             error = ErrorInfo(type="Signal", message="the process was ended by SIGTERM, not by AgentFlow", signal=15)
         self.finish(item, outcome, error, output=output, at=moment(finished))
@@ -59,6 +62,7 @@ class Reporter:
         error: ErrorInfo | None = None,
         *,
         output: str | None = None,
+        deferral: Deferral | None = None,
         at: datetime | None = None,
     ) -> None:
         """Emit the end, once."""
@@ -77,6 +81,7 @@ class Reporter:
                 at or datetime.now(UTC),
                 output,
                 error,
+                deferral and item.with_log(deferral),
             )
         )
 
@@ -84,6 +89,7 @@ class Reporter:
         """Some lines of the attempt's log."""
         item.next_chunk = chunk.chunk_no + 1
         item.next_line = chunk.first_seq + chunk.lines
+        item.log_bytes += chunk.raw_bytes
         self._emit(
             LogChunk(
                 item.workload.attempt_id,
@@ -112,7 +118,7 @@ class Reporter:
         log = LogBuffer(
             lambda chunk: self.log_chunk(item, chunk, _nothing),
             log_max=0 if dropped else _REST_MAX,
-            mask=Masker(item.workload.secrets.values()),
+            mask=Masker(item.workload.hidden.values()),
             first_chunk=item.next_chunk,
             first_seq=item.next_line,
         )

@@ -175,15 +175,17 @@ class Runner:
 
     def _run(self, seq: int, workload: Workload) -> Finish:
         """Run one attempt."""
-        mask = Masker(workload.secrets.values()) if workload.secrets else _NO_SECRETS
+        mask = Masker(hidden.values()) if (hidden := workload.hidden) else _NO_SECRETS
         self._prepare_path(workload)
         self._capture.begin(
             LogBuffer(
                 lambda chunk: self._channel.send(log_frame(seq, chunk)),
-                log_max=workload.limits.log_max,
+                log_max=workload.log_left,
                 mask=mask,
                 area=self._equipment.area,
                 number=seq,
+                first_chunk=workload.turn.chunks,
+                first_seq=workload.turn.lines + 1,
             )
         )
         started = time.time()

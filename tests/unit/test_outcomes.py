@@ -138,6 +138,6 @@ def test_the_wait_is_counted_from_the_end_of_the_failed_attempt():
 def test_every_step_is_a_move_of_the_state_machine(outcome, state, failures, losses, retries, stopping):
     before = attempt(node_state=state, failures=failures, losses=losses, retries=retries)
     step = decide_outcome(before, outcome, run_stopping=stopping, now=NOW)
-    assert step.attempt_state in ATTEMPT_FINAL
+    assert step.attempt_state in ATTEMPT_FINAL | {AttemptState.DEFERRED}
     # `skipped` by the node's own word is the one move that only an attempt makes.
     assert step.node_state in NODE_RUN_MOVES[state] | {NodeRunState.SKIPPED}

@@ -84,7 +84,7 @@ WITH k AS MATERIALIZED (
   ON CONFLICT (run_id, node_no, map_index) DO UPDATE SET value = excluded.value, bytes = excluded.bytes,
     ref = excluded.ref, preview = excluded.preview
 ), a AS (
-  UPDATE attempt SET state = k.a_state, started_at = coalesce(k.a_started_at, attempt.started_at),
+  UPDATE attempt SET state = k.a_state, started_at = coalesce(attempt.started_at, k.a_started_at),
     finished_at = k.a_finished_at, error = CAST(k.error AS json)
   FROM k WHERE attempt.run_id = k.run_id AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
     AND attempt.attempt = k.attempt AND attempt.run_id = ANY(CAST(:all_runs AS uuid[]))
@@ -94,10 +94,11 @@ WITH k AS MATERIALIZED (
     finished_at = CASE WHEN k.state IS NULL THEN nr.finished_at ELSE k.finished_at END,
     resume_at = CASE WHEN k.state IS NULL THEN nr.resume_at ELSE k.resume_at END,
     resume_key = CASE WHEN k.state IS NULL THEN nr.resume_key END,
+    resume_state = CASE WHEN k.state IS NULL OR k.a_state IN ('running', 'lost', 'refused') THEN nr.resume_state END,
     ready_at = coalesce(k.ready_at, nr.ready_at),
     up_success = nr.up_success + k.s, up_failed = nr.up_failed + k.f,
     up_upstream_failed = nr.up_upstream_failed + k.u, up_skipped = nr.up_skipped + k.k,
-    started_at = coalesce(k.a_started_at, nr.started_at),
+    started_at = coalesce(nr.started_at, k.a_started_at),
     failures = coalesce(k.failures, nr.failures), losses = coalesce(k.losses, nr.losses),
     error = CASE WHEN k.attempt IS NULL THEN nr.error ELSE CAST(k.error AS json) END
   FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from agentflow.db.arrays import blobs, ints, uuids
 from agentflow.db.queries.attempts import AttemptKey, token_hash
+from agentflow.db.queries.deferrals import TURN
 from agentflow.db.statement import Statement
 
 
@@ -154,11 +155,13 @@ class Candidate:
     ready_at: datetime
     pool_slots: int
     attempt: int  #: Newest attempt so far.
+    again: bool  #: That attempt was deferred, and this is its next turn.
+    carries: bool  #: A turn before has left something.
 
 
-_CANDIDATES = Statement("""
+_CANDIDATES = Statement(f"""
 SELECT nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.group_id, nr.priority, nr.ready_at, nr.pool_slots,
-  nr.attempt
+  nr.attempt, coalesce(nr.resume_key = '{TURN}', false) AS again, nr.resume_state IS NOT NULL AS carries
 FROM unnest(CAST(:groups AS int[]), CAST(:limits AS int[])) AS q(group_id, n),
 LATERAL (
   SELECT * FROM node_run WHERE state = 'ready' AND group_id = q.group_id AND run_id >= :oldest
@@ -181,6 +184,8 @@ class Claim:
     version_id: int
     executor: str
     token: str
+    again: bool = False
+    carries: bool = False
 
 
 _CLAIM = Statement("""
@@ -199,9 +204,35 @@ FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = 
 """)
 
 
+#: The next turn of an attempt: a new token, so that nothing which is said about an earlier one counts.
+_CLAIM_AGAIN = Statement("""
+WITH k AS (
+  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
+    CAST(:executors AS text[]), CAST(:hashes AS bytea[]))
+    AS t(run_id, node_no, map_index, attempt, executor, token_hash)
+), a AS (
+  UPDATE attempt SET state = 'queued', token_hash = k.token_hash, executor = k.executor, scheduler_id = :me
+  FROM k WHERE attempt.run_id = k.run_id AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
+    AND attempt.attempt = k.attempt AND attempt.state = 'deferred' AND attempt.run_id = ANY(CAST(:all_runs AS uuid[]))
+)
+UPDATE node_run nr SET state = 'queued', executor = k.executor, resume_key = NULL
+FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
+  AND nr.run_id = ANY(CAST(:all_runs AS uuid[]))
+""")
+
+
 def write_claims(connection: Connection, claims: Sequence[Claim], *, me: uuid.UUID) -> None:
-    """Queue these node runs and open their attempts."""
-    _CLAIM.run(
+    """Queue these node runs; open their attempts, or take up those that were deferred."""
+    for statement, found in (
+        (_CLAIM, [c for c in claims if not c.again]),
+        (_CLAIM_AGAIN, [c for c in claims if c.again]),
+    ):
+        if found:
+            _write(connection, statement, found, me)
+
+
+def _write(connection: Connection, statement: Statement, claims: Sequence[Claim], me: uuid.UUID) -> None:
+    statement.run(
         connection,
         {
             "runs": uuids(c.key[0] for c in claims),
