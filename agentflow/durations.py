@@ -53,3 +53,8 @@ def format_duration(value: timedelta) -> str:
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def format_seconds(seconds: float) -> str:
+    """The same of a number of seconds."""
+    return format_duration(timedelta(seconds=seconds))

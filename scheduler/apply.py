@@ -22,10 +22,11 @@ from agentflow.db.queries.attempts import (
     token_hash,
 )
 from agentflow.db.queries.books import AttemptWrite, Event, NodeWrite
+from agentflow.db.queries.deferrals import Deferred, write_deferrals
 from agentflow.db.queries.locks import LockedRun
 from agentflow.db.queries.settle import FinalNode, Settlement
-from agentflow.states import ATTEMPT_FINAL, NODE_RUN_FINAL, AttemptState, NodeRunState
-from agentflow.workload import ErrorInfo, Finished, Outcome, Started, StoredOutput
+from agentflow.states import ATTEMPT_FINAL, ATTEMPT_OPEN, NODE_RUN_FINAL, AttemptState, NodeRunState
+from agentflow.workload import Deferral, ErrorInfo, Finished, Outcome, Started, StoredOutput
 from scheduler.outcomes import ATTEMPT_STATES, NextStep, decide_outcome
 
 
@@ -54,7 +55,12 @@ class Applied:
 class _Batch:
     settlement: Settlement
     finals: list[FinalNode] = field(default_factory=list)
+    deferred: list[Deferred] = field(default_factory=list)
     applied: Applied = field(default_factory=Applied)
+
+    def note_resume(self, at: datetime) -> None:
+        """Something of this batch is due then."""
+        self.applied.next_resume = min(at, self.applied.next_resume or at)
 
 
 def apply_events(connection: Connection, events: Sequence[Started | Finished], losses: Sequence[Loss] = ()) -> Applied:
@@ -72,6 +78,7 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     for loss in losses:
         if loss.key in attempts:
             _lose(batch, attempts[loss.key], runs[loss.key[0]], loss)
+    write_deferrals(connection, batch.deferred, locked.now)
     batch.settlement.settle(batch.finals)
     batch.settlement.write(wake=batch.applied.ready > 0)
     applied = batch.applied
@@ -82,57 +89,71 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     return applied
 
 
-def finish_attempt(
-    connection: Connection,
-    settlement: Settlement,
-    key: AttemptKey,
-    outcome: Outcome,
-    output: str | StoredOutput | None,
-    error: ErrorInfo | None,
-    *,
-    retry: bool = True,
-) -> FinalNode | None:
-    """End an attempt that no executor holds: a sub-run's. The caller holds the run's lock and decides whose turn it is.
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended that no executor held: a sub-run's, a wait's."""
+
+    key: AttemptKey
+    outcome: Outcome
+    output: str | StoredOutput | None = None  #: JSON text or where that is, with a success.
+    error: ErrorInfo | None = None
+    retry: bool = True  #: Whether the node's retries apply; not to errors of the scheduler's own expressions.
+
+
+def finish_attempts(connection: Connection, settlement: Settlement, ends: Sequence[AttemptEnd]) -> list[FinalNode]:
+    """End attempts that no executor holds. The caller holds the runs' locks and decides whose turn it is.
 
     Args:
         connection: In a transaction.
-        settlement: Collects what follows; the caller settles the node run that is returned, and writes.
-        key: The attempt.
-        outcome: How it ended.
-        output: JSON text or where that is, with a success.
-        error: With a failure.
-        retry: Whether the node's retries apply; not to errors of the scheduler's own expressions.
+        settlement: Collects what follows; the caller settles the node runs that are returned, and writes.
+        ends: Of attempts of the settlement's runs.
 
     Returns:
-        The node run, if it is final now.
+        The node runs that are final now.
     """
-    attempt = lock_attempts(connection, [key]).attempts.get(key)
-    if attempt is None or not _is_current(attempt):
-        return None
+    if not ends:
+        return []
+    attempts = lock_attempts(connection, [end.key for end in ends]).attempts
     batch = _Batch(settlement)
-    stopping = settlement.runs[key[0]].stopping
-    step = decide_outcome(attempt, outcome, error=error, run_stopping=stopping, now=settlement.now)
-    if outcome is Outcome.FAILED and not retry:
+    for end in ends:
+        attempt = attempts.get(end.key)
+        if attempt is not None and _is_current(attempt):
+            _end(batch, attempt, end)
+    return batch.finals
+
+
+def _end(batch: _Batch, attempt: LockedAttempt, end: AttemptEnd) -> None:
+    settlement = batch.settlement
+    stopping = settlement.runs[end.key[0]].stopping
+    step = decide_outcome(attempt, end.outcome, error=end.error, run_stopping=stopping, now=settlement.now)
+    if end.outcome is Outcome.FAILED and not end.retry:
         step = replace(step, node_state=NodeRunState.FAILED, resume_at=None)
     if step.node_state is NodeRunState.READY:  # never claimed: the evaluator's side starts it again
         step = replace(step, node_state=NodeRunState.PENDING, resume_at=settlement.now)
         settlement.made_due += 1
-    document = error.as_document() if error else None
-    _finish(batch, attempt, step, None, settlement.now, output, document)
-    return batch.finals[0] if batch.finals else None
+    _finish(batch, attempt, step, None, settlement.now, end.output, end.error.as_document() if end.error else None)
 
 
 def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started | Finished) -> None:
-    if attempt.token_hash != token_hash(event.token) or not _is_current(attempt):
+    if attempt.token_hash != token_hash(event.token) or not _is_held(attempt):
         if not _is_repeat(attempt, event):
             _refuse(batch, attempt, event)
         return
     if isinstance(event, Started):
         _start(batch, attempt, event)
         return
+    deferral = event.deferral or Deferral(after=0.0)
     step = decide_outcome(
-        attempt, event.outcome, error=event.error, run_stopping=run.stopping, now=batch.settlement.now
+        attempt,
+        event.outcome,
+        error=event.error,
+        after=deferral.after,
+        run_stopping=run.stopping,
+        now=batch.settlement.now,
     )
+    if step.node_state is NodeRunState.DEFERRED:
+        _defer(batch, attempt, step, event.started_at, deferral)
+        return
     error = event.error.as_document() if event.error else None
     output = event.stored or event.output
     _finish(batch, attempt, step, event.started_at, event.finished_at, output, error)
@@ -140,6 +161,11 @@ def _apply(batch: _Batch, attempt: LockedAttempt, run: LockedRun, event: Started
 
 def _is_current(attempt: LockedAttempt) -> bool:
     return attempt.attempt_state not in ATTEMPT_FINAL and attempt.key[3] == attempt.current_attempt
+
+
+def _is_held(attempt: LockedAttempt) -> bool:
+    """Whether an executor may still say something about it; one that is deferred is nobody's."""
+    return attempt.attempt_state in ATTEMPT_OPEN and attempt.key[3] == attempt.current_attempt
 
 
 def _is_repeat(attempt: LockedAttempt, event: Started | Finished) -> bool:
@@ -169,10 +195,21 @@ def _start(batch: _Batch, attempt: LockedAttempt, event: Started) -> None:
 
 
 def _lose(batch: _Batch, attempt: LockedAttempt, run: LockedRun, loss: Loss) -> None:
-    if attempt.scheduler_id != loss.owner or not _is_current(attempt):
+    if attempt.scheduler_id != loss.owner or not _is_held(attempt):
         return
     step = decide_outcome(attempt, Outcome.LOST, run_stopping=run.stopping, now=batch.settlement.now)
     _finish(batch, attempt, step, None, batch.settlement.now, None, {"type": "Lost", "message": loss.reason})
+
+
+def _defer(
+    batch: _Batch, attempt: LockedAttempt, step: NextStep, started_at: datetime | None, deferral: Deferral
+) -> None:
+    assert step.resume_at is not None
+    run_id, node_no, map_index, number = attempt.key
+    batch.deferred.append(Deferred(attempt.key, started_at, step.resume_at, deferral))
+    detail = {"until": step.resume_at.isoformat()}
+    batch.settlement.record(Event(run_id, "node", node_no, map_index, number, NodeRunState.DEFERRED, detail))
+    batch.note_resume(step.resume_at)
 
 
 def _finish(
@@ -213,5 +250,5 @@ def _finish(
     detail = {"ended": step.attempt_state.value}
     batch.settlement.record(Event(run_id, "node", node_no, map_index, number, step.node_state, detail))
     batch.applied.ready += ready
-    if step.resume_at is not None and (batch.applied.next_resume is None or step.resume_at < batch.applied.next_resume):
-        batch.applied.next_resume = step.resume_at
+    if step.resume_at is not None:
+        batch.note_resume(step.resume_at)

@@ -42,6 +42,7 @@ from scheduler.service import Service, report_failure
 from scheduler.starter import Starter
 from scheduler.subruns import TellParent
 from scheduler.sweeper import SWEEP_EVERY, Sweeper
+from scheduler.waits import TellWaiters, sweep_waiters
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,12 @@ LAST_CALL = 3.0
 LOOK = 0.1  #: Seconds between looks, during a shutdown, whether others have taken over.
 #: The loop shares the interpreter with the executor's I/O thread: hand over after this long instead of 5 ms.
 SWITCH_INTERVAL = 0.0005  # seconds
+WAITERS_EVERY = 3600.0  # seconds
 
 
 def end_handlers() -> list[EndHandler]:
     """Who acts on ended runs; those that lock workflows come before those that lock runs."""
-    return [FailureLimits(), EventTriggers(), TellParent()]
+    return [FailureLimits(), EventTriggers(), TellParent(), TellWaiters()]
 
 
 class Daemon:
@@ -116,6 +118,7 @@ class Daemon:
 
     def _duties(self) -> Duties:
         duties = Duties(self.engine)
+        duties.add("waiters", lambda: sweep_waiters(self.engine), WAITERS_EVERY)
         folder = FolderSync(self.engine, self.settings, self.identity)
         duties.add("folder", folder.sync, self.settings.sync_interval, at_once=True, interrupt=folder.stop)
         duties.add("objects", Sweeper(self.engine, self._store).sweep, SWEEP_EVERY)

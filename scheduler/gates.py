@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from scheduler.round_outputs import RoundOutputs
 from scheduler.rounds import EndedRound, Rounds, finish_round
 from scheduler.service import WorkerThread
 from scheduler.subruns import begin_attempt, start_child
+from scheduler.waits import WaitResult, begin, decide_waits, store_waits
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Gates(WorkerThread):
         self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
         self._left_until = 0.0  # time.monotonic() until which their leases hold
         self._loaded = threading.Event()
+        self._next_due = 0.0  # time.monotonic() of the next wait of ours that is due
 
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
@@ -93,17 +96,28 @@ class Gates(WorkerThread):
             if not gates:
                 break
             leased = time.monotonic()
-            decided = self._judge.decide([gate for gate in gates if gate.sub_run is None])
+            waits = decide_waits(self._engine, [gate for gate in gates if gate.waiting is not None])
+            decided = self._judge.decide([gate for gate in gates if gate.sub_run is None and gate.waiting is None])
             ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
-            self._keep_left(gates, [*decided, *ended], leased)
-            stored: Stored = transact(self._engine, partial(store, results=decided, ended=ended))
+            self._keep_left(gates, [*decided, *ended, *waits], leased)
+            stored: Stored = transact(self._engine, partial(store, results=decided, ended=ended, waits=waits))
+            self._note(stored)
             for child in stored.children:  # one at a time: each may be large
                 transact(self._engine, partial(start_locked, ids=[child]))
             settlement: Settlement | None = stored.settlement
             while settlement is not None and settlement.unfinished:
                 settlement = transact(self._engine, _carry_on)
             self._on_decided()
-        return POLL
+        return max(0.0, min(POLL, self._next_due - time.monotonic()))
+
+    def _note(self, stored: Stored) -> None:
+        """The loop hears of what is due only when it looks, which it does seldom."""
+        now = time.monotonic()
+        if self._next_due <= now:
+            self._next_due = now + POLL
+        if stored.next_due is not None:
+            wait = (stored.next_due - stored.settlement.now).total_seconds()
+            self._next_due = min(self._next_due, now + max(0.0, wait))
 
     def _on_loaded(self) -> None:
         self._loaded.set()
@@ -117,7 +131,9 @@ class Gates(WorkerThread):
         left, self._left = self._left, []
         return left if time.monotonic() < self._left_until else []
 
-    def _keep_left(self, gates: Sequence[DueGate], done: Sequence[GateResult | EndedRound], leased: float) -> None:
+    def _keep_left(
+        self, gates: Sequence[DueGate], done: Sequence[GateResult | EndedRound | WaitResult], leased: float
+    ) -> None:
         decided = {id(one.gate) for one in done}
         left = [gate for gate in gates if id(gate) not in decided]
         if left:
@@ -134,11 +150,19 @@ class Stored:
     children: list[uuid.UUID] = field(default_factory=list)  #: Sub-runs to be started.
     finals: list[FinalNode] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    waits: list[GateResult] = field(default_factory=list)  #: To begin.
+    next_due: datetime | None = None  #: When the first of the waits is due.
 
 
-def store(connection: Connection, results: Sequence[GateResult], ended: Sequence[EndedRound]) -> Stored:
+def store(
+    connection: Connection,
+    results: Sequence[GateResult],
+    ended: Sequence[EndedRound],
+    waits: Sequence[WaitResult],
+) -> Stored:
     """Store decisions, unless a node was cancelled, cleared or leased again meanwhile, and what follows from them."""
-    ids = {result.gate.run_id for result in results} | {one.gate.run_id for one in ended}
+    gates = [*(one.gate for one in results), *(one.gate for one in ended), *(one.gate for one in waits)]
+    ids = {gate.run_id for gate in gates}
     runs = lock_runs(connection, ids)
     stored = Stored(Settlement(connection, runs, database_now(connection)))
     by_key = {(r.gate.run_id, r.gate.node_no, r.gate.map_index): r for r in results}
@@ -148,6 +172,10 @@ def store(connection: Connection, results: Sequence[GateResult], ended: Sequence
         final, child = finish_round(connection, stored.settlement, one)
         stored.finals += [final] if final is not None else []
         stored.children += [child] if child is not None else []
+    first = begin(connection, stored.settlement, stored.waits)
+    finals, following = store_waits(connection, stored.settlement, waits)
+    stored.finals += finals
+    stored.next_due = min((at for at in (first, following) if at is not None), default=None)
     stored.settlement.settle(stored.finals, not_chosen(connection, stored.choices))
     stored.settlement.write(wake=stored.settlement.made_ready > 0)
     return stored
@@ -168,6 +196,8 @@ def _follow(connection: Connection, stored: Stored, row: Any, result: GateResult
         begin_attempt(connection, gate, settlement.now)
         child = start_child(connection, gate, result.child, settlement)
         stored.children += [child] if child is not None else []
+    elif result.wait is not None:
+        stored.waits.append(result)
     elif result.output is not None:
         store_output(connection, gate.run_id, gate.node_no, gate.map_index, result.output)
         stored.choices.append(Choice(gate.run_id, gate.version_id, gate.node_no, json.loads(result.output)))

@@ -7,14 +7,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from agentflow.catalog.graph import BRANCH, SUB_RUN
+from agentflow.catalog.graph import BRANCH, SUB_RUN, WAIT
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.gates import DueGate, GateResult
 from agentflow.db.queries.mapped import MAX_ITEMS
 from agentflow.errors import AgentFlowError
+from agentflow.nodes.wait import WaitConfig, decided_by_scheduler
+from agentflow.runner.errors import ConfigInvalid
 from agentflow.states import NodeRunState
 from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo
@@ -24,6 +27,7 @@ from scheduler.inputs import InputFiles, InputNotLoaded
 from scheduler.large_contexts import LargeContexts
 from scheduler.subruns import resolve_child
 from scheduler.versions import LoadedVersion, VersionCache
+from scheduler.waits import plan_wait
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +75,20 @@ class Judge:
         with self.engine.begin() as connection:
             versions = {gate.version_id: self.version(connection, gate.version_id) for gate in gates}
         results: list[GateResult] = []
-        going: dict[str, list[DueGate]] = {BRANCH: [], SUB_RUN: []}
+        going: dict[str, list[DueGate]] = {BRANCH: [], SUB_RUN: [], WAIT: []}
         questions = [_first_question(gate, versions[gate.version_id]) for gate in gates]
         for gate, answer in zip(gates, self.ask(questions), strict=True):
             if not answer.done:
                 continue
             result = decide_gate(gate, answer, mapped=_is_summary(gate, versions[gate.version_id]))
             node_type = versions[gate.version_id].type_of(gate.node_no)
-            if result.state is NodeRunState.READY and node_type in going:
+            if result.state is NodeRunState.READY and _is_ours(
+                node_type, versions[gate.version_id].config(gate.node_no)
+            ):
                 going[node_type].append(gate)
             else:
                 results.append(result)
+        results += self._plan_waits([(gate, versions[gate.version_id]) for gate in going[WAIT]])
         results += self._choose([(gate, versions[gate.version_id]) for gate in going[BRANCH]])
         results += self.start_rounds([(gate, versions[gate.version_id], None, 0) for gate in going[SUB_RUN]])
         return results
@@ -98,6 +105,40 @@ class Judge:
             for (gate, version), answer in zip(branches, self.ask(questions), strict=True)
             if answer.done
         ]
+
+    def _plan_waits(self, waits: Sequence[tuple[DueGate, LoadedVersion]]) -> list[GateResult]:
+        """What each wait for a time or a run comes to."""
+        if not waits:
+            return []
+        questions = [
+            (document, _asking(gate, version, document))
+            for gate, version in waits
+            for document in ([version.config(gate.node_no), "{{ run.logical_date }}"],)
+        ]
+        results = []
+        answers = self.ask(questions)
+        with self.engine.begin() as connection:
+            for (gate, version), answer in zip(waits, answers, strict=True):
+                if answer.done:
+                    results.append(self._plan_wait(connection, gate, version, answer))
+        return results
+
+    def _plan_wait(
+        self, connection: Connection, gate: DueGate, version: LoadedVersion, answer: EvalResult
+    ) -> GateResult:
+        if answer.error is not None:
+            return _failed_with(gate, answer.error)
+        config, own_date = answer.value
+        try:
+            wait = WaitConfig.model_validate(config)
+            limit = version.policy(gate.node_no).timeout
+            plan = plan_wait(connection, wait, own_date, version, limit, self._siblings)
+        except ValidationError as error:
+            return failed(gate, "ConfigInvalid", str(ConfigInvalid.from_validation(error)))
+        except AgentFlowError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            return failed(gate, type(error).__name__, f"{error}{hint}")
+        return GateResult(gate, NodeRunState.DEFERRED, wait=plan)
 
     def start_rounds(
         self, rounds: Sequence[tuple[DueGate, LoadedVersion, dict[str, Any] | None, int]]
@@ -154,6 +195,11 @@ class Judge:
             if (read := contexts[place]) is not None:
                 self._files.done(questions[place][1], read)
         return answers
+
+
+def _is_ours(node_type: str, config: Mapping[str, Any]) -> bool:
+    """Whether the scheduler carries it out by itself."""
+    return node_type in (BRANCH, SUB_RUN) or (node_type == WAIT and decided_by_scheduler(config))
 
 
 def _is_summary(gate: DueGate, version: LoadedVersion) -> bool:

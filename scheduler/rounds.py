@@ -18,7 +18,7 @@ from agentflow.runner.output import OutputInvalid, encode
 from agentflow.states import RUN_FINAL, RunState
 from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo, Outcome, StoredOutput
-from scheduler.apply import finish_attempt
+from scheduler.apply import AttemptEnd, finish_attempts
 from scheduler.contexts import Asking
 from scheduler.judging import Judge
 from scheduler.round_outputs import RoundOutputs
@@ -188,7 +188,7 @@ def finish_round(
         return None, start_child(connection, gate, one.child, settlement)
     if one.output is None and one.error is None:
         return None, None
-    key = (gate.run_id, gate.node_no, gate.map_index, gate.attempt)
     outcome = Outcome.SUCCESS if one.error is None else Outcome.FAILED
-    final = finish_attempt(connection, settlement, key, outcome, one.output, one.error, retry=not one.final)
-    return final, None
+    end = AttemptEnd(gate.attempt_key, outcome, one.output, one.error, retry=not one.final)
+    finals = finish_attempts(connection, settlement, [end])
+    return (finals[0] if finals else None), None

@@ -150,6 +150,7 @@ class Kit:
             connection.execute(text("DELETE FROM manual_date"))
             connection.execute(text("DELETE FROM run_end"))
             connection.execute(text("DELETE FROM backfill"))
+            connection.execute(text("DELETE FROM run_waiter"))
             connection.execute(text("DELETE FROM trigger"))
             connection.execute(text("DELETE FROM audit_event"))
             connection.execute(text("DELETE FROM scheduler WHERE id <> :me"), {"me": self.identity.id})
@@ -221,6 +222,24 @@ class Kit:
         """Whatever waits for a time (retries, leases, run timeouts) is due now; then come to rest again."""
         self.sql("UPDATE node_run SET resume_at = clock_timestamp() - interval '1 s' WHERE resume_at IS NOT NULL")
         self.sql("UPDATE run SET timeout_at = clock_timestamp() - interval '1 s' WHERE timeout_at IS NOT NULL")
+        self.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Move everything that the engine has written down this far into the past; then come to rest again."""
+        self.sql(
+            """UPDATE node_run SET resume_at = resume_at - make_interval(secs => :s),
+              started_at = started_at - make_interval(secs => :s), resume_state = CASE
+                WHEN resume_state ->> 'began' IS NULL THEN resume_state
+                ELSE CAST(CAST(resume_state AS jsonb)
+                  || jsonb_build_object('began', CAST(resume_state ->> 'began' AS float8) - :s)
+                  || jsonb_build_object('due', CAST(resume_state ->> 'due' AS float8) - :s) AS json) END
+            WHERE finished_at IS NULL""",
+            s=seconds,
+        )
+        self.sql(
+            "UPDATE attempt SET started_at = started_at - make_interval(secs => :s) WHERE finished_at IS NULL",
+            s=seconds,
+        )
         self.settle()
 
     def retry_now(self) -> None:

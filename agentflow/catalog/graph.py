@@ -16,6 +16,7 @@ from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
 BRANCH = "branch"  #: The node type whose output chooses among its direct downstreams.
 SUB_RUN = "workflow"  #: The node type that runs another workflow.
+WAIT = "wait"  #: The node type whose times and runs the scheduler waits for.
 _ROWS = 5000  #: Rows of one INSERT: bounds the statement's size.
 
 
@@ -67,7 +68,7 @@ def store_graph(connection: Connection, workflow: int, version_id: int, spec: Wo
 
 def _is_gated(node_type: str, policy: NodePolicy) -> bool:
     """Whether the evaluator speaks before it is ready."""
-    return policy.when not in (None, True) or node_type in (BRANCH, SUB_RUN)
+    return policy.when not in (None, True) or node_type in (BRANCH, SUB_RUN, WAIT)
 
 
 GroupKey = tuple[str, str, str, bool]

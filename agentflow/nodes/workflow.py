@@ -18,12 +18,14 @@ def _read_name(value: str) -> str:
     return value
 
 
+#: The name of a workflow.
+WorkflowName = Annotated[str, AfterValidator(_read_name)]
+
+
 class WorkflowConfig(NodeConfig):
     """Config of `workflow`."""
 
-    name: Annotated[str, AfterValidator(_read_name)] = Field(
-        description="The workflow to run", json_schema_extra=LITERAL
-    )
+    name: WorkflowName = Field(description="The workflow to run", json_schema_extra=LITERAL)
     params: dict[str, Any] = Field(default_factory=dict, description="Params of the sub-run")
     version: int | None = Field(
         None, description="Version to run; default the published one", ge=1, json_schema_extra=LITERAL

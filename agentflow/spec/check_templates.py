@@ -18,6 +18,7 @@ _MAPPED_NAMES = frozenset({"item", "index"})
 _ENOUGH = 20 * MAX_PROBLEMS
 #: Config keys whose expressions the scheduler evaluates, without secrets (SEMANTICS section 2).
 _SCHEDULER_TYPES = ("branch", "workflow")
+_WAIT = "wait"  # some of its kinds
 
 
 def template_findings(
@@ -66,10 +67,16 @@ def _references(node_id: str, node: NodeSpec) -> Iterator[tuple[Path, References
         yield (*base, "for_each", *inner), _find((*base, "for_each", *inner), text), True
     if node.repeat is not None and isinstance(node.repeat.until, str):
         yield (*base, "repeat", "until"), _find((*base, "repeat", "until"), node.repeat.until), True
-    scheduler = node.type in _SCHEDULER_TYPES
+    scheduler = node.type in _SCHEDULER_TYPES or (node.type == _WAIT and _decided_by_scheduler(node))
     for inner, text in iter_templates(node.config, literal=_literal_fields(node.type)):
         path = (*base, "config", *inner)
         yield path, _find(path, text), scheduler
+
+
+def _decided_by_scheduler(node: NodeSpec) -> bool:
+    from agentflow.nodes.wait import decided_by_scheduler
+
+    return decided_by_scheduler(node.config)
 
 
 def _literal_fields(node_type: str) -> frozenset[str]:

@@ -11,12 +11,13 @@
             return MyExecutor(context)
 
 Class attributes switch off what an executor cannot have; each needs a reason in your documentation. The node types
-`noop`, `python`, `shell` and `http` must be installed where attempts run. Needs pytest.
+`noop`, `python`, `shell`, `http` and `wait` must be installed where attempts run. Needs pytest.
 """
 
 from __future__ import annotations
 
 from executors.conformance.crashes import Crashes
+from executors.conformance.deferring import Deferring
 from executors.conformance.harness import Harness, Result
 from executors.conformance.limits import LimitsAndFloods
 from executors.conformance.network import NetworkNodes
@@ -27,5 +28,5 @@ from executors.conformance.stopping import Stopping
 __all__ = ["ExecutorConformance", "Harness", "Result"]
 
 
-class ExecutorConformance(Results, Stopping, Crashes, LimitsAndFloods, Secrecy, NetworkNodes):
+class ExecutorConformance(Results, Stopping, Crashes, LimitsAndFloods, Secrecy, NetworkNodes, Deferring):
     """All of it; subclass, and give `make_executor`."""

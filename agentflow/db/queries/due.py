@@ -1,4 +1,4 @@
-"""Node runs whose time has come: retries, cascades cut off in an earlier transaction."""
+"""Node runs whose time has come: retries, next turns of deferred attempts, cascades cut off in an earlier transaction."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import ints, uuids
 from agentflow.db.models.history import NOT_MAPPED
+from agentflow.db.queries.deferrals import TURN
 from agentflow.db.queries.locks import lock_runs
 from agentflow.db.queries.settle import CASCADE, FinalNode, Settlement
 from agentflow.states import NodeRunState
 
 BATCH = 500
 
-#: A sub-run is started by the evaluator's side, never claimed.
-_RELEASE = text("""
+#: Sub-runs and waits begin on the evaluator's side.
+_RELEASE = text(f"""
 WITH due AS (
-  SELECT run_id, node_no, map_index FROM node_run
-  WHERE resume_at <= :now AND state = 'retrying' AND run_id >= :oldest
+  SELECT run_id, node_no, map_index, state FROM node_run
+  WHERE resume_at <= :now AND (state = 'retrying' OR (state = 'deferred' AND resume_key = '{TURN}'))
+    AND run_id >= :oldest
   ORDER BY resume_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE node_run nr SET state = CASE WHEN vn.type = 'workflow' THEN 'pending' ELSE 'ready' END,
-  ready_at = CASE WHEN vn.type = 'workflow' THEN nr.ready_at ELSE CAST(:now AS timestamptz) END,
-  resume_at = CASE WHEN vn.type = 'workflow' THEN CAST(:now AS timestamptz) END, resume_key = NULL
-FROM due, version_node vn
+UPDATE node_run nr SET state = CASE WHEN again.begins THEN 'pending' ELSE 'ready' END,
+  ready_at = CASE WHEN again.begins THEN nr.ready_at ELSE CAST(:now AS timestamptz) END,
+  resume_at = CASE WHEN again.begins THEN CAST(:now AS timestamptz) END,
+  resume_key = CASE WHEN nr.state = 'deferred' THEN nr.resume_key END
+FROM due, version_node vn, LATERAL (SELECT due.state = 'retrying' AND vn.type IN ('workflow', 'wait') AS begins) AS again
 WHERE nr.run_id = due.run_id AND nr.node_no = due.node_no AND nr.map_index = due.map_index
   AND vn.version_id = nr.version_id AND vn.node_no = nr.node_no
 """)
@@ -35,8 +38,8 @@ WHERE resume_at IS NOT NULL AND state IN ('retrying', 'pending', 'deferred') AND
 """)
 
 
-def release_retries(connection: Connection, now: datetime, oldest: uuid.UUID) -> int:
-    """Make node runs ready whose wait for the next attempt is over; how many."""
+def release_due(connection: Connection, now: datetime, oldest: uuid.UUID) -> int:
+    """Make node runs ready whose wait for the next attempt, or for the next turn of theirs, is over; how many."""
     return connection.execute(_RELEASE, {"now": now, "oldest": oldest, "limit": BATCH}).rowcount
 
 

@@ -11,18 +11,20 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import ints, uuids
+from agentflow.db.queries.attempts import AttemptKey
 from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.mapped import MAP
 from agentflow.states import NodeRunState
 
 BATCH = 500
 LEASE = timedelta(seconds=30)  #: Another scheduler decides again after this.
+WAIT = "wait"  #: `resume_key` of a node run that waits for a time, or for the end of a run that it does not own.
 SUB_RUN = "subrun"  #: `resume_key` of a node run whose sub-run is under way, or has ended when it is due.
 
 
 @dataclass(frozen=True, slots=True)
 class DueGate:
-    """A node run to decide: its rule is satisfied, or its sub-run has ended. Leased until `leased_until`."""
+    """A node run to decide: its rule is satisfied, or what it waited for may have come. Leased until `leased_until`."""
 
     run_id: uuid.UUID
     node_no: int
@@ -31,20 +33,27 @@ class DueGate:
     leased_until: datetime
     attempt: int = 0  #: Number of its newest attempt.
     sub_run: dict[str, Any] | None = None  #: `{run, round}` of a sub-run that has ended.
+    waiting: dict[str, Any] | None = None  #: What a wait left at its beginning.
+
+    @property
+    def attempt_key(self) -> AttemptKey:
+        """Of its newest attempt."""
+        return (self.run_id, self.node_no, self.map_index, self.attempt)
 
 
 _LEASE = text(f"""
 WITH due AS (
   SELECT nr.run_id, nr.node_no, nr.map_index FROM node_run nr JOIN run r ON r.id = nr.run_id
   WHERE nr.resume_at <= :now AND nr.run_id >= :oldest
-    AND (nr.state = 'pending' OR (nr.state = 'deferred' AND nr.resume_key = '{SUB_RUN}'))
+    AND (nr.state = 'pending' OR (nr.state = 'deferred' AND nr.resume_key IN ('{SUB_RUN}', '{WAIT}')))
     AND (r.reserved_for = :me OR (r.reserved_for IS NULL AND NOT :reserved_only))
   ORDER BY nr.resume_at LIMIT :limit FOR NO KEY UPDATE OF nr SKIP LOCKED
 )
 UPDATE node_run nr SET resume_at = :until
 FROM due WHERE nr.run_id = due.run_id AND nr.node_no = due.node_no AND nr.map_index = due.map_index
 RETURNING nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.attempt,
-  CASE WHEN nr.state = 'deferred' THEN nr.resume_state END AS sub_run
+  CASE WHEN nr.state = 'deferred' AND nr.resume_key = '{SUB_RUN}' THEN nr.resume_state END AS sub_run,
+  CASE WHEN nr.state = 'deferred' AND nr.resume_key = '{WAIT}' THEN nr.resume_state END AS waiting
 """)
 
 
@@ -58,7 +67,8 @@ def lease_gates(
         _LEASE, {"now": now, "until": until, "oldest": oldest, "me": me, "reserved_only": reserved_only, "limit": limit}
     )
     return [
-        DueGate(row.run_id, row.node_no, row.map_index, row.version_id, until, row.attempt, row.sub_run) for row in rows
+        DueGate(row.run_id, row.node_no, row.map_index, row.version_id, until, row.attempt, row.sub_run, row.waiting)
+        for row in rows
     ]
 
 
@@ -73,6 +83,18 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitPlan:
+    """A wait for a time (`seconds` or `until`) or a run (`awaited`)."""
+
+    timeout: float | None  #: Seconds after which it gives up,
+    soft_fail: bool  #: by skipping the node.
+    limit: float | None  #: Seconds of the attempt's own timeout, which always fails.
+    seconds: float | None = None
+    until: datetime | None = None
+    awaited: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GateResult:
     """What was decided about a node: ready, a final state, or `deferred` with what it waits for."""
 
@@ -83,6 +105,7 @@ class GateResult:
     items: str | None = None  #: JSON array as text: one node run per element.
     count: int = 0  #: Of the items.
     child: Child | None = None  #: To start.
+    wait: WaitPlan | None = None  #: To begin.
 
 
 _STORE = text("""
@@ -134,6 +157,8 @@ def store_gates(connection: Connection, results: Sequence[GateResult], now: date
 def _key(result: GateResult) -> str | None:
     if result.child is not None:
         return SUB_RUN
+    if result.wait is not None:
+        return WAIT
     return MAP if result.items is not None else None
 
 
