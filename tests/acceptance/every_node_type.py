@@ -55,7 +55,7 @@ def cases(url: str) -> dict[str, list[tuple[dict[str, Any], Any]]]:
         ],
         "shell": [({"command": "echo {{ vars.greeting | shell_quote }}"}, "Hello\n")],
         "template": [({"template": "{{ vars.greeting }}, {{ secrets.name }}"}, "Hello, you")],
-        "wait": [({"for": "1ms"}, None)],
+        "wait": [({"until": "2020-01-01"}, None)],
     }
 
 
