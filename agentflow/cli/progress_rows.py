@@ -28,6 +28,7 @@ _RANK = {
     for state in states
 }
 _LAST = len(_RANK)
+_WAITING = frozenset({NodeRunState.DEFERRED, NodeRunState.RETRYING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,12 @@ def seconds_of(item: dict[str, Any], now: datetime) -> float | None:
     return max(0.0, (end - start).total_seconds())  # the clocks of two machines may differ a little
 
 
+def due_text(node: dict[str, Any]) -> str:
+    """When a node run that waits is due: its end, its next look, or its next attempt; empty when it waits for no time."""
+    due = read_time(node.get("resume_at")) if node["state"] in _WAITING else None
+    return f"{due:%Y-%m-%d %H:%M:%S} UTC" if due is not None else ""
+
+
 def error_line(error: dict[str, Any] | None) -> str:
     """`Type: first line of the message`."""
     if not error:
@@ -123,6 +130,8 @@ def _detail(node: dict[str, Any], progress: str | None) -> str:
         parts.append(progress)
     if node["attempt"] > 1:
         parts.append(f"attempt {node['attempt']}")
+    if due := due_text(node):
+        parts.append(f"due {due}")
     if node["state"] in {NodeRunState.FAILED, NodeRunState.RETRYING} and node.get("error"):
         parts.append(error_line(node["error"]))
     return "  ".join(parts)

@@ -91,6 +91,7 @@ _NODE_COLUMNS = [
     Column("EXECUTOR", lambda row: row["executor"], keep=1),
     Column("STARTED", lambda row: output.short_time(row["started_at"]), keep=2),
     Column("TOOK", _took, keep=6, right=True),
+    Column("DUE", progress_rows.due_text, keep=4),
     Column("ERROR", lambda row: progress_rows.error_line(row["error"]), keep=5),
 ]
 

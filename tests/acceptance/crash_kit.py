@@ -168,7 +168,12 @@ class Site:
 
     def start_run(self, graph: dict[str, list[str]], *, seconds: float, name: str = "crash") -> uuid.UUID:
         """Store the workflow and trigger it."""
-        spec = parse_document(document(name, graph, self.journal, seconds))
+        return self.start_spec(document(name, graph, self.journal, seconds))
+
+    def start_spec(self, spec_document: dict[str, Any]) -> uuid.UUID:
+        """The same with a document of one's own."""
+        spec = parse_document(spec_document)
+        name = spec.name
         engine = make_engine(self.url)
         try:
             transact(engine, partial(apply_spec, spec=spec, source="api", actor="test"))

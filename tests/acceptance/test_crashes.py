@@ -77,6 +77,36 @@ def test_another_scheduler_takes_over_after_a_kill(site: Site) -> None:
     assert site.leftovers() == []
 
 
+def test_a_kill_leaves_waits_as_they_are(site: Site, tmp_path: Path) -> None:
+    """A wait for a time and looks at a file go on under another scheduler; nothing of them is lost."""
+    nodes = {
+        "nap": {"type": "wait", "config": {"for": "6s"}},
+        "file": {"type": "wait", "config": {"file": str(tmp_path / "come"), "poke_interval": "3s", "timeout": "1m"}},
+    }
+    run = site.start_spec({"name": "waits", "nodes": nodes})
+    first = site.scheduler()
+    waiting = "SELECT FROM node_run WHERE run_id = %s AND state = 'deferred'"
+    until(lambda: len(site.rows(waiting, run)) == 2, what="both wait")
+    first.kill()
+    first.wait()
+    (tmp_path / "come").touch()
+    second = site.scheduler()
+    site.end(run)
+    assert site.state(run) == "success"
+    assert [(row["node_id"], row["attempt"], row["state"]) for row in site.attempts(run)] == [
+        ("nap", 1, "success"),
+        ("file", 1, "success"),
+    ]
+    query = """SELECT vn.node_id, o.value ->> 'waited_s' AS waited FROM output o
+        JOIN node_run nr USING (run_id, node_no, map_index)
+        JOIN version_node vn ON vn.version_id = nr.version_id AND vn.node_no = nr.node_no WHERE o.run_id = %s"""
+    waited = {row["node_id"]: float(row["waited"]) for row in site.rows(query, run)}
+    assert waited["nap"] >= 6
+    assert waited["file"] >= 3  # from its first look, under the scheduler that was killed
+    assert site.stop(second) < 5
+    assert site.leftovers() == []
+
+
 def test_a_killed_worker_process_costs_one_attempt_only(site: Site) -> None:
     scheduler = site.scheduler()
     run = site.start_run(GRAPH, seconds=0.05)

@@ -27,6 +27,7 @@ OTHER_STATES = {
     "http_call.yaml": {"ask": "skipped"},
     "shell_toolbox.yaml": {"archive": "skipped"},
     "invoice.yaml": {"reminder": "skipped"},
+    "wait_for_data.yaml": {"late": "skipped"},
 }
 
 
@@ -115,6 +116,14 @@ def test_the_draft_is_written_again_until_its_review_is_good(run_example):
     assert write["output"]["score"] == 10
     assert [sub["address"] for sub in write["sub_runs"]] == ["write.sub[0]", "write.sub[1]", "write.sub[2]"]
     assert [node["map_index"] for node in run["nodes"] if node["node"] == "research"] == [None, 0, 1, 2]
+
+
+def test_the_delivery_is_waited_for_and_the_corrections_are_done_without(run_example, tmp_path):
+    run = run_example("wait_for_data.yaml", "--param", f"folder={tmp_path}")
+    assert outputs(run)["summary"] == "2 rows; corrections: skipped"
+    assert {node["node"]: node["attempt"] for node in run["nodes"]}["arrived"] == 1
+    assert outputs(run)["pause"]["waited_s"] >= 0.3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_http_node_asks_a_server_that_is_named(run_example):

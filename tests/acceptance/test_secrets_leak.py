@@ -59,7 +59,7 @@ nodes:
       code: |
         def main(value):
             raise RuntimeError(f"cannot log in with {value}")
-  misfit: {type: wait, config: {for: "{{ secrets.TOKEN }}"}}
+  misfit: {type: wait, config: {file: /, poke_interval: "{{ secrets.TOKEN }}"}}
   missing: {type: noop, config: {output: "{{ secrets.NOT_THERE }} {{ secrets.TOKEN }}"}}
   hold:
     type: shell

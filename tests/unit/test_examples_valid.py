@@ -67,7 +67,7 @@ def test_no_param_needs_a_value(specs):
 
 def test_the_examples_cover_what_they_promise(specs):
     types = {node.type for spec in specs.values() for node in spec.nodes.values()}
-    assert types == set(registry.names()) - {"wait"}  # waiting would only make the tests slow
+    assert types == set(registry.names())
     assert len(specs["life_pipeline.py"].nodes) >= 60
 
 

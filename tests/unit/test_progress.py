@@ -31,6 +31,20 @@ def node_run(name, state="pending", *, index=None, attempt=0, begun=None, took=N
     }
 
 
+@pytest.mark.parametrize(
+    ("state", "resume_at", "detail"),
+    [
+        ("deferred", "2026-11-22T06:05:00.000000Z", "due 2026-11-22 06:05:00 UTC"),
+        ("retrying", "2026-11-22T06:05:00.000000Z", "due 2026-11-22 06:05:00 UTC"),
+        ("deferred", None, ""),  # a sub-run, or a mapped node
+        ("pending", "2026-11-22T06:05:00.000000Z", ""),  # leased to be decided
+    ],
+)
+def test_what_waits_says_when_it_is_due(state, resume_at, detail):
+    node = node_run("nap", state) | {"resume_at": resume_at}
+    assert progress_rows.row_of(node, START).detail == detail
+
+
 def run_document(nodes, state="running", *, took=None):
     return {
         "id": "019aa8b1-0000-7000-8000-000000000001",
