@@ -161,15 +161,16 @@ def test_deferred_attempts_can_be_cancelled_cleared_and_marked(kit, act, release
     [
         ({"for_": "90s"}, 90),
         ({"for_": "{{ params.pause }}"}, 120),
-        ({"until": iso(datetime.now(UTC) + timedelta(hours=2))}, 7200),
+        ({"until": "{{ params.in_two_hours }}"}, 7200),
         ({"until": "2020-01-01"}, 0),
         ({"for_": "0s"}, 0),
         ({"for_": "2h", "timeout": "3h"}, 7200),
     ],
 )
 def test_a_wait_for_a_time_needs_no_executor(kit, config, seconds):
-    kit.apply({"w": wait(**config), "after": {"needs": ["w"]}}, params={"pause": {"type": "string", "default": "2m"}})
-    run = kit.run()
+    texts = {"type": "string", "default": "2m"}
+    kit.apply({"w": wait(**config), "after": {"needs": ["w"]}}, params={"pause": texts, "in_two_hours": texts})
+    run = kit.run(params={"in_two_hours": iso(datetime.now(UTC) + timedelta(hours=2))})
     if seconds:
         assert kit.states(run) == {"w": "deferred", "after": "pending"}
         assert held(kit) == (0, 0, 0)

@@ -155,8 +155,8 @@ class Candidate:
     ready_at: datetime
     pool_slots: int
     attempt: int  #: Newest attempt so far.
-    again: bool  #: That attempt was deferred, and this is its next turn.
-    carries: bool  #: A turn before has left something.
+    again: bool = False  #: That attempt was deferred, and this is its next turn.
+    carries: bool = False  #: A turn before has left something.
 
 
 _CANDIDATES = Statement(f"""
