@@ -164,7 +164,7 @@ class StubExecutor:
                 self._clock(),
                 json.dumps(ending.output) if ending.outcome is Outcome.SUCCESS else None,
                 ending.error,
-                ending.deferral and _with_log(ending.deferral, workload, len(ending.log)),
+                deferral=ending.deferral and _with_log(ending.deferral, workload, len(ending.log)),
             )
         )
 

@@ -81,7 +81,7 @@ class Reporter:
                 at or datetime.now(UTC),
                 output,
                 error,
-                deferral and item.with_log(deferral),
+                deferral=deferral and item.with_log(deferral),
             )
         )
 
