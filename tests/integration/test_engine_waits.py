@@ -39,6 +39,12 @@ def resume_in(kit, run, node):
     return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds()
 
 
+def another(engine, folder):
+    """A second scheduler on the same database."""
+    (folder / "other").mkdir()
+    return Kit(engine, folder / "other")
+
+
 # -- attempts that executors defer ---------------------------------------------------------------------------------
 
 
@@ -297,7 +303,7 @@ def test_a_scheduler_that_dies_while_it_decides_holds_a_wait_up_only_for_its_lea
     kit.sql("UPDATE node_run SET resume_at = clock_timestamp()")
     taken = kit.call(lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
     assert [gate.waiting["awaited"] for gate in taken] == [None]
-    other = Kit(shared_engine, tmp_path / "other")
+    other = another(shared_engine, tmp_path)
     try:
         other.settle()
         assert kit.states(run) == {"w": "deferred"}
@@ -310,7 +316,7 @@ def test_a_scheduler_that_dies_while_it_decides_holds_a_wait_up_only_for_its_lea
 def test_two_schedulers_end_each_wait_once(kit, shared_engine, tmp_path):
     kit.apply({"w": wait(for_="10s", node={"for_each": list(range(40))})})
     run = kit.run()
-    other = Kit(shared_engine, tmp_path / "other")
+    other = another(shared_engine, tmp_path)
     try:
         kit.sql("UPDATE node_run SET resume_at = clock_timestamp() WHERE resume_key = 'wait'")
         kit.sql(

@@ -25,6 +25,7 @@ EXPECTED = {
     "shell_toolbox.yaml": "shell-toolbox",
     "support_triage.yaml": "support-triage",
     "word_count.py": "word-count",
+    "wait_for_data.yaml": "wait-for-data",
 }
 
 
