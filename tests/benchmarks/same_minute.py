@@ -53,8 +53,8 @@ _RUNS = text("SELECT count(*), max(created_at) FROM run WHERE triggered_by = 'cr
 _NOW = text("SELECT clock_timestamp()")
 
 
-def measure(system: System, report: Report, *, workflows: int = 10_000) -> None:
-    """Add the seconds from the minute to the last run, and to the last end of a run of one empty node."""
+def measure(system: System, report: Report, *, workflows: int = 10_000, window: float = 20.0) -> None:
+    """Add the seconds from the minute to the last run, and the rate at which these runs (of one empty node) then end."""
     document = _workflows.independent("bench-minute", 1, _workflows.noop())
     name = system.apply(document | {"triggers": [{"type": "cron", "cron": "* * * * *"}]})
     with system.engine.begin() as connection:
@@ -73,11 +73,11 @@ def measure(system: System, report: Report, *, workflows: int = 10_000) -> None:
     took = (_made(system, due)[1] - due).total_seconds()
     what = f"{workflows:,} workflows due in one minute: last run"
     report.add(what, took, "s", goal=10, limit=_bare(system, workflows), limit_of=f"bare INSERT by {BATCH}")
-    wait_until(lambda: _open(system) == 0, "the runs end", TIMEOUT)
-    ended = system.do(
-        lambda c: c.scalar(text("SELECT max(finished_at) FROM run WHERE logical_date = :due"), {"due": due})
-    )
-    report.add("  last end of a run", (ended - due).total_seconds(), "s")
+    begin, before = time.monotonic(), _ended(system, due)
+    while (ended := _ended(system, due)) < workflows and time.monotonic() - begin < window:
+        time.sleep(0.1)
+    rate = (ended - before) / (time.monotonic() - begin)
+    report.add("  runs that end afterwards", rate, "runs/s", better="higher")
 
 
 def _next_minute(at: datetime) -> datetime:
@@ -89,8 +89,9 @@ def _made(system: System, due: datetime) -> tuple[int, datetime]:
     return int(count), last
 
 
-def _open(system: System) -> int:
-    return int(system.do(lambda c: c.scalar(text("SELECT count(*) FROM run WHERE state IN ('queued', 'running')"))))
+def _ended(system: System, due: datetime) -> int:
+    query = text("SELECT count(*) FROM run WHERE triggered_by = 'cron' AND state = 'success' AND logical_date = :due")
+    return int(system.do(lambda c: c.scalar(query, {"due": due})))
 
 
 def _bare(system: System, rows: int) -> float:
