@@ -34,6 +34,7 @@ FORK = {
 }
 
 
+@pytest.mark.timeout(400)  # a dozen of them, two with schedulers of their own
 def test_every_benchmark_measures(bench, tmp_path):
     file = tmp_path / "fork.json"
     file.write_text(json.dumps(FORK))
