@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from agentflow.errors import AgentFlowError
 from agentflow.states import TriggerRule
 from executors.stub import fail, lose, skip, succeed
+from tests.engine_kit import Kit
 
 FINAL = {"success", "failed", "cancelled"}
 NUMBERS = itertools.count()
@@ -119,6 +122,16 @@ def expected(steps: list[Step]) -> tuple[dict[str, tuple[str, int]], str]:
     return {f"n{i}": both for i, both in enumerate(zip(states, tries, strict=True))}, run
 
 
+def expected_indexes(steps: list[Step], there: Collection[str]) -> dict[str, tuple[str, int]]:
+    """State and number of attempts per index of the mapped nodes whose rule let them begin."""
+    return {
+        f"n{number}[{index}]": run_end(replace(step, endings=endings))
+        for number, step in enumerate(steps)
+        for index, endings in enumerate(step.items or ())
+        if f"n{number}[0]" in there
+    }
+
+
 # -- random workflows ---------------------------------------------------------------------------------------------------
 @st.composite
 def workflows(draw: st.DrawFn) -> list[Step]:
@@ -206,6 +219,7 @@ def play(kit, run: str, rng: random.Random, most: int) -> None:
 @example(steps=[Step(chooses=frozenset({1})), Step((0,)), Step((0,)), Step((1, 2), "none_failed")], seed=1, most=1)
 @example(steps=[Step(items=("s", "fs", "l")), Step((0,), "one_failed")], seed=1, most=1)
 @example(steps=[Step(items=("k", "k"), when=None), Step((0,), "all_skipped", items=("s",))], seed=1, most=9)
+@pytest.mark.timeout(300)  # on a busy machine
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(steps=workflows(), seed=st.integers(0, 2**16), most=st.sampled_from([1, 2, 12]))
 def test_every_order_and_batching_gives_what_the_model_says(kit, steps, seed, most):
@@ -218,7 +232,9 @@ def test_every_order_and_batching_gives_what_the_model_says(kit, steps, seed, mo
     play(kit, run, random.Random(seed), most)
 
     nodes, state = expected(steps)
-    assert {node: (row["state"], row["attempt"]) for node, row in kit.nodes(run).items() if "[" not in node} == nodes
+    found = {node: (row["state"], row["attempt"]) for node, row in kit.nodes(run).items()}
+    assert {node: both for node, both in found.items() if "[" not in node} == nodes
+    assert {node: both for node, both in found.items() if "[" in node} == expected_indexes(steps, found.keys())
     assert kit.state(run) == state
     kit.check_books()
     kit.forget()
@@ -244,6 +260,16 @@ def layered(rng: random.Random) -> list[Step]:
                 )
             )
     return steps
+
+
+def with_maps(rng: random.Random) -> list[Step]:
+    """As `layered`, with some nodes mapped."""
+    return [
+        replace(step, items=tuple(rng.choice(["s", "f", "fs", "ls", "k"]) for _ in range(rng.randint(0, 4))))
+        if rng.random() < 0.25
+        else step
+        for step in layered(rng)
+    ]
 
 
 def interfere(kit, ids: list[str], names: list[str], rng: random.Random) -> None:
@@ -288,3 +314,59 @@ def test_clear_mark_and_cancel_amid_finishes_leave_right_counters(kit, seed):
     kit.check_books()
     gaps = kit.rows("SELECT run_id, node_no FROM attempt GROUP BY 1, 2 HAVING max(attempt) <> count(*)")
     assert gaps == []
+
+
+@pytest.fixture
+def rivals(shared_engine, tmp_path):
+    """Two more schedulers on the same database."""
+    kits = [Kit(shared_engine, tmp_path / f"rival-{number}", parallelism=8) for number in (1, 2)]
+    yield kits
+    for kit in kits:
+        kit.close()
+
+
+def finish_until(kit, over: threading.Event, rng: random.Random) -> None:
+    """One scheduler's work: claim, and end attempts in a random order."""
+    while not over.is_set():
+        kit.tick()
+        finish_some(kit, rng, 4)
+        kit.sql("UPDATE node_run SET resume_at = clock_timestamp() WHERE state = 'retrying' AND node_no % 2 = 1")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_three_schedulers_finish_while_others_clear_mark_and_cancel(kit, rivals, seed):
+    # Given three runs with mapped nodes, and three schedulers whose attempts end in random order, each in its own thread
+    rng = random.Random(f"three {seed}")
+    steps = with_maps(rng)
+    kit.apply(nodes_of(steps))
+    crew = [kit, *rivals]
+    for each in crew:
+        script(each.stub, steps)
+        each.stub._context = rivals[0].stub._context  # few slots each, so that all get some
+    ids = [kit.create() for _ in range(3)]
+    kit.starter.work()
+    names = [f"n{number}" for number in range(len(steps))]
+    over = threading.Event()
+    with ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(finish_until, each, over, random.Random(f"{seed} {n}")) for n, each in enumerate(crew)]
+        # When somebody clears, marks and cancels meanwhile
+        acting = threads.submit(interfere, kit, ids, names, random.Random(f"{seed} acts"))
+        while not acting.done():
+            kit.gates.work()
+        over.set()
+    # Then nobody failed, every counter equals a recount, and every run comes to its end
+    assert [future.exception() for future in (*work, acting)] == [None] * 4
+    assert min(len(each.stub.submitted) for each in crew) > 0
+    kit.check_books()
+    for _ in range(MAX_ROUNDS):
+        for each in crew:
+            finish_some(each, rng, 20)
+            each.tick()
+        kit.gates.work()
+        kit.sql("UPDATE node_run SET resume_at = clock_timestamp() WHERE state = 'retrying'")
+        if all(kit.state(run) in FINAL for run in ids):
+            break
+    assert {kit.state(run) for run in ids} <= FINAL
+    kit.check_books()
+    sent = [workload.attempt_id for each in crew for workload in each.stub.submitted]
+    assert len(sent) == len(set(sent))
