@@ -206,7 +206,8 @@ def _wrong_books(url: str) -> Iterator[str]:
         repairs = Consistency(engine, quiet=-1.0).check()
         if repairs:
             yield f"{repairs} runs had to be repaired"
-        for pool in transact(engine, list_pools):
+        pools, _ = transact(engine, list_pools)
+        for pool in pools:
             if pool["used"]:
                 yield f"{pool['used']} slots of the pool {pool['name']} are taken"
     finally:
