@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 
 from agentflow.db.arrays import uuids
 from agentflow.db.engine import is_disconnect, transact
+from agentflow.db.queries.grid import pack_columns
 from agentflow.states import RUN_FINAL, RunState, TriggeredBy
 from scheduler.identity import Identity
 from scheduler.service import WorkerThread
@@ -119,11 +120,15 @@ class RunEnds(WorkerThread):
         return [_ended(row) if row.id is not None and row.state in RUN_FINAL else row.run_id for row in rows]
 
     def _sift(self, connection: Connection) -> list[uuid.UUID] | None:
-        """Forget the ends that concern nobody; the others, or None when the outbox is empty."""
+        """Forget the ends that concern nobody; the others, or None when the outbox is empty.
+
+        What lists and the grid show of the runs from now on is kept in their rows.
+        """
         found = self._take(connection)
         if not found:
             return None
         ended = [one for one in found if isinstance(one, EndedRun)]
+        pack_columns(connection, [run.id for run in ended])
         wanted = {run_id for handler in self._handlers for run_id in handler.wants(connection, ended)}
         ids = [one.id if isinstance(one, EndedRun) else one for one in found]
         connection.execute(_FORGET, {"ids": uuids(run_id for run_id in ids if run_id not in wanted)})

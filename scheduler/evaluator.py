@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow.errors import AgentFlowError
+from agentflow.templates.evaluator_process import ChildGone, ChildSilent, EvaluatorProcess
 from agentflow.templates.framing import FrameTooLarge, encode_frame
 from agentflow.templates.scan import iter_templates
 from agentflow.workload import ErrorInfo
-from scheduler.evaluator_process import ChildGone, ChildSilent, EvaluatorProcess
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,10 @@ def _operation_id(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 
 class Resource(APIBlueprint):
     """The operations on one kind of thing, below `/api/v1`."""
 
-    def __init__(self, name: str, description: str) -> None:
+    def __init__(self, name: str, description: str, *, part: str = "") -> None:
+        """`name` is what the documentation calls it; `part` tells modules apart that share it."""
         super().__init__(
-            name.replace(".", "-"),
+            f"{name} {part}".strip().replace(" ", "-"),
             __name__,
             url_prefix=PREFIX,
             abp_tags=[Tag(name=name, description=description)],

@@ -10,11 +10,14 @@ from sqlalchemy import Connection, text
 from agentflow.catalog import find_workflow, workspace_id
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
+from agentflow.cursors import read_cursor, write_cursor
 from agentflow.errors import NotFound
 from agentflow.runs.ids import parse_backfill_id
-from agentflow.runs.listing import AFTER_ALL, read_cursor, write_cursor
 from agentflow.states import RUN_FINAL, RunState
 from agentflow.triggers import describe
+
+CURSOR = "backfills"
+_AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 _SELECT = """
 SELECT b.*, w.name AS workflow, v.version, c.states
@@ -98,7 +101,7 @@ def list_backfills(
     """
     if workflow is not None:
         find_workflow(connection, workflow, workspace=workspace)
-    before: uuid.UUID = read_cursor(cursor) if cursor else AFTER_ALL
+    before = _AFTER_ALL if cursor is None else read_cursor(CURSOR, cursor, uuid.UUID)
     rows = connection.execute(
         _LIST,
         {
@@ -109,5 +112,5 @@ def list_backfills(
             "limit": limit + 1,
         },
     ).all()
-    following = write_cursor(rows[limit - 1].id) if len(rows) > limit else None
+    following = write_cursor(CURSOR, rows[limit - 1].id) if len(rows) > limit else None
     return [_document(row) for row in rows[:limit]], following

@@ -27,6 +27,9 @@ def list_all(
     state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
     triggered_by: Annotated[TriggeredBy | None, typer.Option(help="Only runs started by this.")] = None,
     backfill: Annotated[str | None, typer.Option(metavar="ID", help="Only runs of this backfill.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Words of the note, the params or the workflow's name; or the begin of an id.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 25,
     cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before.")] = None,
     hidden: Annotated[bool, typer.Option("--all", help="Runs of `agentflow run FILE` too.")] = False,
@@ -40,8 +43,9 @@ def list_all(
             lambda connection: runs.list_runs(
                 connection,
                 workflow=workflow,
-                state=state,
-                triggered_by=triggered_by,
+                states=[] if state is None else [state],
+                triggered_by=[] if triggered_by is None else [triggered_by],
+                search=search,
                 backfill=backfill,
                 limit=limit,
                 cursor=cursor,

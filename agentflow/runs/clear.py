@@ -48,6 +48,7 @@ UPDATE run SET total_nodes = total_nodes - (SELECT count(*) FROM i) WHERE id = :
 """)
 REOPEN = text("""
 UPDATE run SET state = 'running', finished_at = NULL, cancel_requested_at = NULL, timed_out = false,
+  grid = NULL, state_counts = NULL,
   timeout_at = CASE WHEN v.timeout IS NOT NULL THEN CAST(:now AS timestamptz) + make_interval(secs => v.timeout) END
 FROM workflow_version v WHERE run.id = :run AND v.id = run.version_id
 """)

@@ -9,14 +9,15 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
+from agentflow.db.arrays import ints
 from agentflow.db.queries.outputs import INLINE_MAX, PREVIEW
 from agentflow.runs.address import Place, resolve_address
 from agentflow.runs.ids import find_run, no_run
 
 SELECT_RUN = """
 SELECT r.id, w.name AS workflow, v.version, r.state, r.triggered_by, r.params, r.logical_date, r.note, r.created_at,
-  r.started_at, r.finished_at, r.timed_out, r.event_seq, r.request_id,
-  r.backfill_id
+  r.started_at, r.finished_at, r.timed_out, r.event_seq, r.request_id, r.backfill_id, r.total_nodes, r.open_nodes,
+  r.state_counts
 FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workflow_version v ON v.id = r.version_id
 """
 _RUN = text(f"{SELECT_RUN} WHERE r.id = :id")
@@ -59,9 +60,12 @@ LEFT JOIN LATERAL (
   SELECT json_agg(json_build_object('seq', c.parent_seq, 'id', c.id, 'state', c.state) ORDER BY c.parent_seq) AS sub_runs
   FROM run c WHERE c.parent_run_id = :id AND c.parent_node_no = vn.node_no AND c.parent_map_index = nr.map_index
 ) AS s ON vn.type = 'workflow'
-WHERE r.id = :id
+WHERE r.id = :id AND (:every OR (vn.node_no, coalesce(nr.map_index, -1)) IN (
+  SELECT * FROM unnest(CAST(:nos AS int[]), CAST(:indexes AS int[]))))
 ORDER BY vn.node_no, nr.map_index
 """)
+#: Node runs by number and index.
+NodeKeys = list[tuple[int, int]]
 
 
 def run_document(row: Any) -> dict[str, Any]:
@@ -82,6 +86,9 @@ def run_document(row: Any) -> dict[str, Any]:
         "event_seq": row.event_seq,
         "request_id": row.request_id,
         "backfill": str(row.backfill_id) if row.backfill_id is not None else None,
+        "total_nodes": row.total_nodes,
+        "open_nodes": row.open_nodes,
+        "state_counts": row.state_counts,
     }
 
 
@@ -126,6 +133,15 @@ def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     return run_document(row)
 
 
+def show_run_alone(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
+    """A run without its nodes.
+
+    Raises:
+        NotFound: No such run.
+    """
+    return show_run_row(connection, find_run(connection, run_id, workspace=workspace))
+
+
 def show_run(
     connection: Connection, run_id: str, address: str | None = None, *, workspace: str = DEFAULT_WORKSPACE
 ) -> dict[str, Any]:
@@ -140,5 +156,22 @@ def show_run(
     else:
         place = resolve_address(connection, run_id, address, workspace=workspace)
     document = show_run_row(connection, place.run_id)
-    rows = connection.execute(_NODES, {"id": place.run_id, "inline": INLINE_MAX, "preview": PREVIEW})
-    return document | {"nodes": [_node_document(row, place.run_id) for row in rows if place.holds(row)]}
+    return document | {"nodes": node_documents(connection, place.run_id, place=place)}
+
+
+def node_documents(
+    connection: Connection, run_id: uuid.UUID, keys: NodeKeys | None = None, *, place: Place | None = None
+) -> list[dict[str, Any]]:
+    """Node runs of a run in the order of its workflow: those of the keys, those that a place holds, or all."""
+    rows = connection.execute(
+        _NODES,
+        {
+            "id": run_id,
+            "inline": INLINE_MAX,
+            "preview": PREVIEW,
+            "every": keys is None,
+            "nos": ints(number for number, _ in keys or ()),
+            "indexes": ints(index for _, index in keys or ()),
+        },
+    )
+    return [_node_document(row, run_id) for row in rows if place is None or place.holds(row)]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agentflow.templates.evaluator_process import ChildGone, EvaluatorProcess
 from agentflow.templates.framing import encode_frame
 from scheduler import evaluator as evaluator_module
 from scheduler.evaluator import EvalRequest, EvalResult, Evaluator, EvaluatorUnavailable
-from scheduler.evaluator_process import ChildGone, EvaluatorProcess
 
 #: Runs for minutes, in small steps that no size check sees.
 SLOW = "{{ range(99999) | map('string') | map('replace', '1', 'x' * 9999) | map('wordcount') | sum }}"
@@ -197,7 +197,7 @@ def test_a_busy_child_without_a_parent_is_stopped_by_its_own_clock():
 def test_the_child_dies_with_its_parent():
     code = (
         "import os, signal\n"
-        "from scheduler.evaluator_process import EvaluatorProcess\n"
+        "from agentflow.templates.evaluator_process import EvaluatorProcess\n"
         "child = EvaluatorProcess(seconds=60, memory=2**28)\n"
         "child.wait_ready(20)\n"
         "os.dup2(os.open('/dev/null', os.O_RDWR), 0)\n"

@@ -133,9 +133,9 @@ def what_people_read(kit, run, tag) -> None:
     """Pages of runs by every filter, also those that find nothing; a run, its logs, the workflows."""
     for workflow in (None, f"live{tag}"):
         for state in (None, *RunState):
-            kit.call(runs.list_runs, workflow=workflow, state=state)
+            kit.call(runs.list_runs, workflow=workflow, states=[] if state is None else [state])
         for triggered_by in TriggeredBy:
-            kit.call(runs.list_runs, workflow=workflow, triggered_by=triggered_by)
+            kit.call(runs.list_runs, workflow=workflow, triggered_by=[triggered_by])
     kit.call(runs.list_runs, workflow=f"live{tag}", hidden=True)
     kit.show(run)
     for address in (None, "mapped[1]", "sub.sub[1].c"):

@@ -324,8 +324,8 @@ def test_filters_by_workflow_and_state(flow):
     mine, other = new(flow)["id"], create(flow, "other")["id"]
     cancel_run(flow, other, actor="test")
     assert pages(flow, workflow="flow") == [[mine]]
-    assert pages(flow, state="cancelled") == [[other]]
-    assert pages(flow, workflow="flow", state="cancelled") == [[]]
+    assert pages(flow, states=["cancelled"]) == [[other]]
+    assert pages(flow, workflow="flow", states=["cancelled"]) == [[]]
     with pytest.raises(NotFound) as error:
         list_runs(flow, workflow="flwo")
     assert "flow" in error.value.hint

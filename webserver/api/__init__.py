@@ -3,8 +3,13 @@
 from webserver.api.api_keys import api_keys, workspace_resource
 from webserver.api.auth import auth
 from webserver.api.connections import connections
+from webserver.api.grid import grid
+from webserver.api.node_runs import node_runs
 from webserver.api.operations import operations
+from webserver.api.outputs import outputs
 from webserver.api.pools import pools
+from webserver.api.run_actions import run_actions
+from webserver.api.runs import runs
 from webserver.api.secrets import secrets
 from webserver.api.triggers import triggers
 from webserver.api.users import resource as users
@@ -20,6 +25,11 @@ RESOURCES = (
     workspace_resource,
     workflows,
     versions,
+    grid,
+    runs,
+    run_actions,
+    node_runs,
+    outputs,
     triggers,
     webhooks,
     pools,

@@ -1,0 +1,100 @@
+"""`/runs`: executions."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from agentflow import runs as use
+from agentflow.access import Role
+from agentflow.states import TriggeredBy
+from webserver.access import current_principal, requires
+from webserver.api.runs_schemas import (
+    NewRun,
+    NodeRunPage,
+    NodeRunQuery,
+    Run,
+    RunBody,
+    RunPage,
+    RunPath,
+    RunQuery,
+)
+from webserver.api.workflows_schemas import WorkflowPath
+from webserver.database import do
+from webserver.idempotency import once
+from webserver.pages import page
+from webserver.resource import Resource
+
+runs = Resource("runs", "Executions of workflows.")
+
+
+@runs.get("/runs", responses={200: RunPage})
+@requires(Role.VIEWER)
+def list_runs(query: RunQuery) -> dict[str, Any]:
+    """List runs, the newest first."""
+    return page(
+        *do(
+            partial(
+                use.list_runs,
+                workflow=query.workflow,
+                states=query.state,
+                triggered_by=query.triggered_by,
+                created_from=query.created_from,
+                created_to=query.created_to,
+                search=query.search,
+                hidden=query.hidden,
+                limit=query.limit,
+                cursor=query.cursor,
+                workspace=current_principal().workspace,
+            )
+        )
+    )
+
+
+@runs.post("/workflows/<name>/runs", responses={201: NewRun})
+@requires(Role.OPERATOR)
+def create_run(path: WorkflowPath, body: RunBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Start a run of the published version. With an `Idempotency-Key` at most once in 24 hours."""
+    principal = current_principal()
+
+    def work(connection: Any) -> tuple[dict[str, Any], int]:
+        made = use.create_run(
+            connection,
+            path.name,
+            body.params,
+            triggered_by=TriggeredBy.API,
+            logical_date=body.logical_date,
+            note=body.note,
+            actor=principal.name,
+            workspace=principal.workspace,
+        )
+        return made, 201
+
+    document, status = once(work, body.model_dump(mode="json"))
+    return document, status, {"Location": f"/api/v1/runs/{document['id']}"}
+
+
+@runs.get("/runs/<id>", responses={200: Run})
+@requires(Role.VIEWER)
+def get_run(path: RunPath) -> dict[str, Any]:
+    """Show a run without its nodes."""
+    return do(partial(use.show_run_alone, run_id=path.id, workspace=current_principal().workspace))
+
+
+@runs.get("/runs/<id>/nodes", responses={200: NodeRunPage})
+@requires(Role.VIEWER)
+def list_node_runs(path: RunPath, query: NodeRunQuery) -> dict[str, Any]:
+    """List the node runs of a run."""
+    return page(
+        *do(
+            partial(
+                use.list_nodes,
+                run_id=path.id,
+                node=query.node,
+                states=query.state,
+                limit=query.limit,
+                cursor=query.cursor,
+                workspace=current_principal().workspace,
+            )
+        )
+    )
