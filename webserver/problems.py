@@ -64,7 +64,7 @@ class FieldProblem(BaseModel):
 class ProblemDocument(BaseModel):
     """Why a request was not done (RFC 9457)."""
 
-    model_config = ConfigDict(extra="allow", title="Problem")
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="`urn:agentflow:problem:` and a stable word")
     title: str
@@ -144,5 +144,5 @@ def init_problems(app: Flask) -> None:
 
 def responses(*statuses: int) -> dict[Any, Any]:
     """For OpenAPI: what an operation answers beside success."""
-    schema = {"$ref": "#/components/schemas/Problem"}
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {str(status): {"content": {MEDIA_TYPE: {"schema": schema}}} for status in sorted(statuses)}

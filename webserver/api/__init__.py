@@ -11,6 +11,7 @@ from webserver.api.pools import pools
 from webserver.api.run_actions import run_actions
 from webserver.api.runs import runs
 from webserver.api.secrets import secrets
+from webserver.api.system import system
 from webserver.api.triggers import triggers
 from webserver.api.users import resource as users
 from webserver.api.variables import variables
@@ -37,4 +38,5 @@ RESOURCES = (
     secrets,
     connections,
     operations,
+    system,
 )
