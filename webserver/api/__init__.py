@@ -2,6 +2,7 @@
 
 from webserver.api.api_keys import api_keys, workspace_resource
 from webserver.api.auth import auth
+from webserver.api.backfills import backfills
 from webserver.api.connections import connections
 from webserver.api.grid import grid
 from webserver.api.node_runs import node_runs
@@ -31,6 +32,7 @@ RESOURCES = (
     run_actions,
     node_runs,
     outputs,
+    backfills,
     triggers,
     webhooks,
     pools,

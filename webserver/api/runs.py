@@ -42,6 +42,7 @@ def list_runs(query: RunQuery) -> dict[str, Any]:
                 created_from=query.created_from,
                 created_to=query.created_to,
                 search=query.search,
+                backfill=query.backfill,
                 hidden=query.hidden,
                 limit=query.limit,
                 cursor=query.cursor,

@@ -81,6 +81,7 @@ class RunQuery(PageQuery):
     search: str | None = Field(
         None, max_length=200, description="Words of the note, the params or the workflow's name, or the begin of an id"
     )
+    backfill: str | None = Field(None, max_length=100, description="Made by this backfill")
     hidden: bool = Field(False, description="Runs of `agentflow run FILE` too")
 
 
