@@ -36,7 +36,7 @@ class Server:
     """`python -m webserver` as gunicorn runs it, with the fake authentication of tests/live_app.py."""
 
     def __init__(self, url: str, folder: Path, *, workers: int = 1, port: int = 0, **environment: str) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.revoked = folder / "revoked"
         self.revoked.touch()
         self.log = folder / f"webserver-{self.port}.log"
@@ -117,7 +117,7 @@ class Server:
             self.process.wait(10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

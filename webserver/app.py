@@ -16,7 +16,7 @@ from webserver.docs import docs
 from webserver.encoding import init_encoding
 from webserver.headers import init_headers
 from webserver.live.sockets import init_live
-from webserver.ops import health
+from webserver.ops import entrance, health
 from webserver.ops.metrics import init_metrics
 from webserver.ops.requests import init_request_ids
 from webserver.problems import ProblemDocument, init_problems
@@ -60,6 +60,7 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = aut
         app.register_api(resource)
     app.register_blueprint(docs)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(entrance.blueprint)
     init_live(app, web, authenticate)
     require_marks(app)
     return app

@@ -30,11 +30,11 @@ class Banner:
         """The first sign of life: the database may take a second."""
         self._say("Starting AgentFlow ...")
 
-    def serving(self, address: str, handle: DatabaseHandle) -> None:
-        """Where everything is."""
-        self._address = address
+    def serving(self, address: str, handle: DatabaseHandle, *, first_login: str | None = None) -> None:
+        """Where everything is; and how the first administrator comes in, if nobody has yet."""
+        self._address = first_login or address
         rows = {
-            "Address": self._address,
+            "Address": address,
             "Workflows": str(self._settings.dags_path.absolute()),
             "Executor": f"{self._settings.executor}, {self._settings.parallelism} attempts at once",
             "Database": handle.place,
@@ -43,6 +43,8 @@ class Banner:
         if handle.embedded is not None:
             rows["Postgres log"] = str(handle.embedded.log)
         self._table(f"AgentFlow {version('agentflow')}", rows)
+        if first_login is not None:  # not in the frame, which would break it
+            self._say(f"Log in, once and within an hour: {first_login}")
 
     def ready(self, seconds: float) -> None:
         """A scheduler is alive and the webserver answers: workflows run."""

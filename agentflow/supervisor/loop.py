@@ -45,10 +45,11 @@ class Supervisor:
         self._announced = False
 
     def run(self) -> None:
-        """Keep everything going until a stop is requested."""
+        """Keep everything going until a stop is requested; children that run already are taken over."""
         self._watch.open()
         for child in self._children:
-            child.start()
+            if child.pid is None:
+                child.start()
         while True:
             self._wait()
             if self._signals.requested:

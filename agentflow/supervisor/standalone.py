@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agentflow import lifeline
+from agentflow.clock import utc_now
 from agentflow.errors import Conflict, SettingsError
 from agentflow.home import make_home, write_private
 from agentflow.keys import ensure_secret_key
@@ -34,6 +35,7 @@ CHILD_EXTRA = 1.0  #: Seconds that the scheduler gets besides for its own end.
 SCHEDULER = (sys.executable, "-m", "scheduler")
 WEBSERVER = (sys.executable, "-m", "webserver")
 INTERRUPTED = 130
+LOGIN_PAGE = "/login"
 ANSWER_TIMEOUT = 1.0  #: Seconds.
 
 
@@ -109,9 +111,11 @@ class Standalone:
             with signals.interruptible():
                 handle = stack.enter_context(database(self._settings))
                 handle.stop_timeout = STOP_DATABASE
-                migrate.upgrade(handle.url)
                 self._handle = handle
-            self._banner.serving(self._address, handle)
+                stack.callback(self._webserver.kill)  # when something goes wrong before the supervisor takes over
+                self._webserver.start()  # takes a second or two to load, and needs no schema for that
+                migrate.upgrade(handle.url)
+            self._banner.serving(self._address, handle, first_login=self._first_login(handle.url))
             supervisor = Supervisor(
                 signals,
                 DatabaseWatch(handle),
@@ -125,6 +129,19 @@ class Standalone:
             finally:
                 self._banner.stopping()
                 supervisor.stop()
+
+    def _first_login(self, url: str) -> str | None:
+        """Where the first administrator comes in, once; None as soon as anybody can log in."""
+        from agentflow.access.links import first_login
+        from agentflow.db.engine import make_engine, transact
+
+        engine = make_engine(url, pool_size=1)
+        try:
+            token = transact(engine, lambda connection: first_login(connection, now=utc_now()))
+        finally:
+            engine.dispose()
+        # A fragment: browsers keep it to themselves, so that it is in nobody's log.
+        return None if token is None else f"{self._address}{LOGIN_PAGE}#token={token}"
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:

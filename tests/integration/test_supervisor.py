@@ -95,6 +95,7 @@ class Standalone:
     process: subprocess.Popen[str]
     home: Path
     journal: Path
+    said: str = ""  #: Until it was ready.
 
     @property
     def address(self) -> str:
@@ -115,6 +116,7 @@ class Standalone:
     def until_ready(self) -> None:
         """Wait for the line that says so."""
         for line in self.process.stdout:
+            self.said += line
             if line.startswith("Ready"):
                 return
         pytest.fail(f"ended with {self.process.wait()}: {self.process.stderr.read()}")
@@ -207,6 +209,7 @@ def test_it_gets_ready_and_a_signal_ends_everything_within_five_seconds(start, n
     status, document = get(f"{system.address}/readyz")
     assert (status, document["status"]) == (200, "ready")
     assert [check["name"] for check in document["checks"]] == ["database", "migrations", "scheduler"]
+    assert f"{system.address}/login#token=afl_" in system.said
     key = system.home / "secret_key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert len(key.read_text()) >= 32

@@ -89,6 +89,8 @@ MATRIX = {
     ("GET", "/api/v1/workspaces"): SIGNED_IN,
     ("POST", "/api/v1/workspaces"): CHIEF,
     ("GET", "/healthz"): PUBLIC,
+    ("GET", "/login"): PUBLIC,
+    ("GET", "/login.js"): PUBLIC,
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
 }

@@ -26,7 +26,7 @@ def make_web(engine, tmp_path):
 
 
 class TestHeaders:
-    @pytest.mark.parametrize("path", ["/healthz", "/api/v1/workflows", "/api/v1/nowhere", "/", "/api/docs"])
+    @pytest.mark.parametrize("path", ["/healthz", "/api/v1/workflows", "/api/v1/nowhere", "/", "/api/docs", "/login"])
     def test_every_answer_protects_the_browser(self, web, path) -> None:
         headers = web.client.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
