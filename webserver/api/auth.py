@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -147,7 +146,7 @@ def end_session(path: SessionPath) -> tuple[str, int]:
     user, now = _myself(), utc_now()
 
     def end(connection: Connection) -> bool:
-        found = sessions.find_session(connection, uuid.UUID(path.id))
+        found = sessions.find_session(connection, path.id)
         if found is None or found.user_id != user:
             return False
         return sessions.revoke_session(connection, found.id, because="ended by its user", now=now)

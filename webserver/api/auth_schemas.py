@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Literal
 
 from pydantic import Field
@@ -100,4 +101,4 @@ class SessionList(Answer):
 class SessionPath(Path):
     """A session."""
 
-    id: str = Field(pattern="^[0-9a-f-]{36}$")
+    id: uuid.UUID

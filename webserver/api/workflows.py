@@ -122,7 +122,7 @@ def delete_workflow(path: WorkflowPath) -> tuple[str, int]:
 
 @workflows.get(
     "/workflows/<name>/export",
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
 )
 @requires(Role.VIEWER)
 def export_workflow(path: WorkflowPath, query: ExportQuery) -> Response:
