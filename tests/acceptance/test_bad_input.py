@@ -57,7 +57,7 @@ FILES = {
     "executor.yaml": (HEAD + "  a:\n    type: noop\n    executor: locall\n",
                       ":5:", "no executor `locall`", "did you mean `local`?"),
     "wait_kinds.yaml": (HEAD + "  a:\n    type: wait\n    config:\n      for: 1s\n      file: /x\n",
-                        ":5:", "give exactly one of `for`, `until`, `run`, `http`, `sql` and `file`", ""),
+                        ":6:", "give exactly one of `for`, `until`, `run`, `http`, `sql` and `file`", ""),
     "wait_poke.yaml": (HEAD + "  a:\n    type: wait\n    config:\n      file: /x\n      poke_interval: 10ms\n",
                        ":7:", "must be from 1s to 1d", ""),
     "wait_path.yaml": (HEAD + "  a:\n    type: wait\n    config:\n      file: {path: data.csv}\n",
