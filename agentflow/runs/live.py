@@ -27,8 +27,9 @@ from agentflow.states import ATTEMPT_FINAL
 WHOLE = -1  #: As a position: nothing is known yet, tell everything.
 NODES_MAX = 2000  #: Node runs in one change; beyond, the watcher reads the run anew.
 RUNS_MAX = 500  #: Runs in one change of a list; beyond, the watcher reads the list anew.
+SEEN_MAX = 5000  #: Open runs, and new ones, that are compared with what is known; beyond, the same.
 #: Ids are made before their transactions commit, so an older one may appear after a newer one; never this much later.
-COMMITS_LATE = timedelta(seconds=120)
+COMMITS_LATE = timedelta(seconds=20)
 
 
 def run_changes(
@@ -74,7 +75,7 @@ class Known:
     """What a watcher of a workspace's runs has been told; it must remember runs for COMMITS_LATE after their end."""
 
     seqs: dict[uuid.UUID, int]  #: Positions of the runs that were open then, and of newer ones.
-    newest: uuid.UUID  #: No run with a greater id was known.
+    newest: uuid.UUID  #: No run with a greater id was known; not the id of a run of ours.
 
     def tell(self, runs: Sequence[Mapping[str, Any]]) -> None:
         """Take over what is told now."""
@@ -89,19 +90,18 @@ def look_around(connection: Connection, workspace: int, known: Known | None) -> 
 
     Runs that were open and are not, runs that are open and were not, runs at another position, and new ones.
     """
-    opened = list(connection.execute(live.OPEN, {"workspace": workspace, "most": RUNS_MAX + 1}))
-    seqs = {row.id: row.event_seq for row in opened}
-    newest = connection.scalar(live.NEWEST) or uuid.UUID(int=0)
+    newest = uuid7_floor(connection.scalars(live.NOW).one())
+    after = _earlier(newest if known is None else known.newest)
+    opened = list(connection.execute(live.OPEN, {"workspace": workspace, "most": SEEN_MAX}))
+    newer = list(connection.execute(live.NEWER, {"workspace": workspace, "after": after, "most": SEEN_MAX}))
+    seqs = {row.id: row.event_seq for row in (*opened, *newer)}
     if known is None:
         return [], Known(seqs, newest)
-    after = _earlier(known.newest)
-    newer = list(connection.execute(live.NEWER, {"workspace": workspace, "after": after, "most": RUNS_MAX + 1}))
-    seqs |= {row.id: row.event_seq for row in newer}
     moved = {run for run, seq in seqs.items() if known.seqs.get(run) != seq}
     left = known.seqs.keys() - seqs.keys()  # ended; most were told so
     if left:
         moved |= {run for run, seq in positions(connection, workspace, left).items() if known.seqs[run] != seq}
-    if len(opened) > RUNS_MAX or len(newer) > RUNS_MAX or len(moved) > RUNS_MAX:
+    if len(opened) == SEEN_MAX or len(newer) == SEEN_MAX or len(moved) > RUNS_MAX:
         return None
     return sorted(moved), Known(seqs, max(newest, known.newest))
 

@@ -14,6 +14,7 @@ import psycopg
 from agentflow.db.notify import LIVE
 from agentflow.postgres import libpq_url
 from webserver.live.feed import Moved
+from webserver.ops import metrics
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,7 @@ class Listener:
         self._on_note = on_note
         self._on_connected = on_connected
         self._stopping = threading.Event()
-        self._connection: psycopg.Connection | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def connected(self) -> bool:
-        """Whether notifications arrive."""
-        return self._connection is not None
 
     def start(self) -> None:
         """Start the thread."""
@@ -55,8 +50,6 @@ class Listener:
                 self._listen()
             except psycopg.Error as error:
                 log.warning("listen_lost", extra={"error": str(error).strip().partition("\n")[0]})
-            finally:
-                self._connection = None
             if time.monotonic() - began > BACKOFF_MAX:
                 backoff = BACKOFF_FIRST
             self._stopping.wait(backoff)
@@ -73,7 +66,7 @@ class Listener:
             keepalives_count=3,
         ) as connection:
             connection.execute(f"LISTEN {LIVE}")
-            self._connection = connection
+            metrics.LIVE_LISTENS.inc()
             self._on_connected()
             while not self._stopping.is_set():
                 heard = False

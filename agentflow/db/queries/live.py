@@ -50,17 +50,18 @@ WHERE r.id = ANY(:runs) AND r.workspace_id = :workspace AND NOT r.hidden ORDER B
 
 POSITIONS = text("SELECT id, event_seq FROM run WHERE id = ANY(:runs) AND workspace_id = :workspace")
 
+#: The few open runs first, by their own index: in order of id a plan might read all of history.
 OPEN = text("""
-SELECT id, event_seq FROM run
-WHERE workspace_id = :workspace AND state IN ('queued', 'running') AND NOT hidden
-ORDER BY id DESC LIMIT :most
+WITH o AS MATERIALIZED (
+  SELECT id, event_seq FROM run WHERE state IN ('queued', 'running') AND workspace_id = :workspace AND NOT hidden
+) SELECT id, event_seq FROM o ORDER BY id DESC LIMIT :most
 """)
 
 NEWER = text("""
 SELECT id, event_seq FROM run WHERE workspace_id = :workspace AND id > :after AND NOT hidden ORDER BY id LIMIT :most
 """)
 
-NEWEST = text("SELECT id FROM run ORDER BY id DESC LIMIT 1")
+NOW = text("SELECT clock_timestamp()")
 
 TAIL = text("""
 SELECT k.place, a.state, c.chunk_no, c.first_seq, c.lines, c.truncated_bytes, c.data
