@@ -101,6 +101,12 @@ class Settings(BaseSettings):
         0, ge=0, le=8, description="Proxies in front of the webserver whose X-Forwarded-* headers are believed"
     )
     redis_url: str = Field("", repr=False, description="Redis for rate limits over several web processes; optional")
+    oidc_issuer: str = Field("", description="OpenID Connect provider for logging in: https://…; empty: none")
+    oidc_client_id: str = Field("", description="Our id at the provider")
+    oidc_client_secret: str = Field("", repr=False, description="Our secret at the provider")
+    oidc_default_role: Literal["", "viewer", "operator", "editor", "admin"] = Field(
+        "", description="Role in `default` of people whom only the provider knows; empty: they are refused"
+    )
     rate_limit_read: str = Field("1200/minute", description="Requests that read, of a user or key; empty: no limit")
     rate_limit_run: str = Field("300/minute", description="Requests that start, cancel, clear or mark runs")
     rate_limit_write: str = Field("300/minute", description="Requests that change anything else")
@@ -139,6 +145,13 @@ class Settings(BaseSettings):
         if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
             raise ValueError("must begin with postgresql:// (AgentFlow runs on Postgres 16 to 18 only)")
         return url
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _encrypted(cls, value: str) -> str:
+        if value and not re.match(r"https://|http://(localhost|127\.0\.0\.1)[:/]", value):
+            raise ValueError(f"{value!r} must begin with https://")
+        return value
 
     @field_validator("object_store_url")
     @classmethod

@@ -62,6 +62,7 @@ def fill(connection: Connection, workspace: int) -> dict[str, Any]:
     put(connection, "webhook_delivery", workspace_id=workspace, name="h")
     put(connection, "connection", workspace_id=workspace, name="c")
     trigger = put(connection, "trigger", workflow_id=workflow)
+    put(connection, "backfill", workspace_id=workspace, workflow_id=workflow, state="running", reprocess="none")
     put(connection, "event_source", trigger_id=trigger, workspace_id=workspace, workflow="same-name")
     put(connection, "event_arrival", trigger_id=trigger, workflow="same-name")
     put(connection, "fire", trigger_id=trigger, outcome="run")

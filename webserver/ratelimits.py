@@ -28,7 +28,16 @@ from webserver.errors import TooManyRequests, Unauthenticated
 log = logging.getLogger(__name__)
 
 CLASSES: Final = ("read", "run", "write", "login", "hook", "refused")
-_LOGINS = frozenset({"auth.login", "auth.login_browser", "auth.login_by_link", "auth.refresh"})
+_LOGINS = frozenset(
+    {
+        "auth.login",
+        "auth.login_browser",
+        "auth.login_by_link",
+        "auth.refresh",
+        "oidc.begin_oidc_login",
+        "oidc.finish_oidc_login",
+    }
+)
 _HOOK = "webhooks.deliver"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 

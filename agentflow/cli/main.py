@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentflow.cli import (
+    api_keys,
     backfill,
     config,
     connections,
@@ -30,6 +31,7 @@ from agentflow.cli import (
     secrets,
     standalone,
     trigger,
+    users,
     variables,
     webhooks,
     why,
@@ -148,6 +150,8 @@ for module in (
     variables,
     secrets,
     connections,
+    users,
+    api_keys,
     database,
     doctor,
     schedulers,

@@ -36,6 +36,16 @@ _WORKSPACE = "nullif(current_setting('app.workspace', true), '')::int"
 _READ, _ALL = "SELECT", "SELECT, INSERT, UPDATE, DELETE"
 
 
+#: What runs are found by words with. Postgres uses an index under a policy only for functions that tell nothing of rows
+#: which the policy hides. Their errors tell lengths at most; only a superuser may vouch for them.
+_SEARCH = (
+    "to_tsvector(regconfig, text)",
+    "json_to_tsvector(regconfig, json, jsonb)",
+    "tsvector_concat(tsvector, tsvector)",
+    "ts_match_vq(tsvector, tsquery)",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Rights on one table."""
@@ -135,6 +145,8 @@ def apply(connection: Connection) -> list[str]:
             _protect(connection, name, access)
             changed.append(name)
         connection.commit()
+    _vouch(connection)
+    connection.commit()
     return changed
 
 
@@ -148,6 +160,19 @@ def remove(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
     connection.execute(text(f"REVOKE USAGE ON SCHEMA public FROM {', '.join(ROLES)}"))
     connection.commit()
+
+
+def _vouch(connection: Connection) -> None:
+    """Let searches use their index in the webserver's role; without a superuser they read all runs of a workspace."""
+    _take_turns(connection)
+    missing = connection.scalars(
+        text("""
+        SELECT f FROM unnest(CAST(:functions AS text[])) f JOIN pg_proc p ON p.oid = CAST('pg_catalog.' || f AS regprocedure)
+        WHERE NOT p.proleakproof AND current_setting('is_superuser') = 'on'"""),
+        {"functions": list(_SEARCH)},
+    )
+    for function in missing.all():
+        connection.execute(text(f"ALTER FUNCTION pg_catalog.{function} LEAKPROOF"))
 
 
 def _take_turns(connection: Connection) -> None:

@@ -6,6 +6,7 @@ from webserver.api.backfills import backfills
 from webserver.api.connections import connections
 from webserver.api.grid import grid
 from webserver.api.node_runs import node_runs
+from webserver.api.oidc import oidc
 from webserver.api.operations import operations
 from webserver.api.outputs import outputs
 from webserver.api.pools import pools
@@ -22,6 +23,7 @@ from webserver.api.workflows import workflows
 
 RESOURCES = (
     auth,
+    oidc,
     users,
     api_keys,
     workspace_resource,

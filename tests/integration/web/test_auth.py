@@ -256,6 +256,10 @@ def make_link(web, purpose, email=ADA):
 
 def test_a_one_time_link_logs_a_browser_in_once(web):
     token = make_link(web, "login")
+    evil = {"Origin": "https://evil.test"}
+    assert web.call("POST", "/auth/link", evil, {"token": token}).status_code == 403, (
+        "another site's page cannot use it"
+    )
     response = web.call("POST", "/auth/link", body={"token": token})
     cookie = cookies_of(response)["agentflow_session"].partition(";")[0]
     assert web.call("GET", "/auth/me", {"Cookie": cookie}).get_json()["email"] == ADA
