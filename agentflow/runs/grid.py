@@ -23,6 +23,7 @@ from agentflow.errors import NotFound
 
 CURSOR = "grid"
 _KEPT = 512  #: Versions whose order of nodes is kept in memory; it never changes.
+_STRUCTURES_KEPT = 64  #: Rows of grids that are kept in memory.
 _AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 _RUNS = text("""
@@ -36,6 +37,9 @@ _NODES = text(
 )
 
 _caches: WeakKeyDictionary[Engine, OrderedDict[int, tuple[str, ...]]] = WeakKeyDictionary()
+_structures: WeakKeyDictionary[Engine, OrderedDict[tuple[int, tuple[int, ...]], tuple[list[dict[str, Any]], str]]] = (
+    WeakKeyDictionary()
+)
 _lock = Lock()
 
 
@@ -71,8 +75,7 @@ def read_grid(
     rows = rows[:runs]
     published = workflow.published_version_id
     orders = _node_orders(connection, {published, *(row.version_id for row in rows)})
-    nodes = _nodes(spec_of(connection, published), orders[published], _older(rows, orders))
-    etag = hashlib.sha256(json.dumps(nodes).encode()).hexdigest()[:32]
+    nodes, etag = _structure(connection, published, _versions(rows), orders)
     live = read_columns(connection, [row.id for row in rows if row.grid is None])
     columns = [(orders[row.version_id], bytes(row.grid) if row.grid is not None else live[row.id]) for row in rows]
     return {
@@ -89,9 +92,12 @@ def lay_out(nodes: Sequence[str], columns: Iterable[tuple[Sequence[str], bytes]]
     """The cells column by column: each column, in the order of its own version's nodes, is put into that of `nodes`."""
     places: dict[Sequence[str], list[int]] = {}
     cells = bytearray()
-    for order, column in columns:
-        if len(column) < len(order):  # of a run whose version was deleted under it
-            column = column.ljust(len(order), b"\0")  # noqa: PLW2901
+    same = tuple(nodes)
+    for order, packed in columns:
+        column = packed.ljust(len(order), b"\0")  # shorter: of a run whose version was deleted under it
+        if order == same:
+            cells += column
+            continue
         if order not in places:
             number = {node: place for place, node in enumerate(order)}
             places[order] = [number.get(node, len(order)) for node in nodes]
@@ -113,10 +119,28 @@ def _run(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _older(rows: Sequence[Row[Any]], orders: Mapping[int, Sequence[str]]) -> list[str]:
-    """Nodes of the versions shown, of the newest one first."""
-    versions = dict.fromkeys(row.version_id for row in sorted(rows, key=lambda row: row.version, reverse=True))
-    return [node for version in versions for node in orders[version]]
+def _versions(rows: Sequence[Row[Any]]) -> tuple[int, ...]:
+    """Ids of the versions shown, the newest first."""
+    return tuple(dict.fromkeys(row.version_id for row in sorted(rows, key=lambda row: row.version, reverse=True)))
+
+
+def _structure(
+    connection: Connection, published: int, shown: tuple[int, ...], orders: Mapping[int, tuple[str, ...]]
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of the grid and their ETag; like the versions they follow from, they never change."""
+    with _lock:
+        cache = _structures.setdefault(connection.engine, OrderedDict())
+        if (published, shown) in cache:
+            cache.move_to_end((published, shown))
+            return cache[published, shown]
+    older = [node for version in shown for node in orders[version]]
+    nodes = _nodes(spec_of(connection, published), orders[published], older)
+    found = nodes, hashlib.sha256(json.dumps(nodes).encode()).hexdigest()[:32]
+    with _lock:
+        cache[published, shown] = found
+        while len(cache) > _STRUCTURES_KEPT:
+            cache.popitem(last=False)
+    return found
 
 
 def _nodes(spec: Mapping[str, Any], order: Sequence[str], older: Iterable[str]) -> list[dict[str, Any]]:

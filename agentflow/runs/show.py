@@ -22,7 +22,7 @@ FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN workflow_version v ON v.
 """
 _RUN = text(f"{SELECT_RUN} WHERE r.id = :id")
 #: Before a run starts, and when it was cancelled before that, it has no node runs: they are told from its version.
-_NODES = text("""
+_NODE_RUNS = """
 SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
   coalesce(nr.state, CASE r.state WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END) AS state,
   coalesce(nr.attempt, 0) AS attempt, nr.executor, nr.ready_at, nr.queued_at, nr.started_at, nr.finished_at, nr.error,
@@ -30,8 +30,7 @@ SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
   CASE WHEN coalesce(b.bytes, o.bytes) <= :inline THEN coalesce(m.value, o.value) END AS output,
   CASE WHEN b.bytes > :inline THEN p.preview
     WHEN o.bytes > :inline THEN coalesce(o.preview, left(CAST(o.value AS text), :preview)) END AS preview, s.sub_runs
-FROM run r JOIN version_node vn ON vn.version_id = r.version_id
-LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id
+FROM {source}
 LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id
 LEFT JOIN LATERAL (
   SELECT sum(coalesce(io.bytes, 4) + 1)::bigint + 1 AS bytes
@@ -60,10 +59,22 @@ LEFT JOIN LATERAL (
   SELECT json_agg(json_build_object('seq', c.parent_seq, 'id', c.id, 'state', c.state) ORDER BY c.parent_seq) AS sub_runs
   FROM run c WHERE c.parent_run_id = :id AND c.parent_node_no = vn.node_no AND c.parent_map_index = nr.map_index
 ) AS s ON vn.type = 'workflow'
-WHERE r.id = :id AND (:every OR (vn.node_no, coalesce(nr.map_index, -1)) IN (
-  SELECT * FROM unnest(CAST(:nos AS int[]), CAST(:indexes AS int[]))))
+WHERE r.id = :id
 ORDER BY vn.node_no, nr.map_index
-""")
+"""
+_ALL_NODES = text(
+    _NODE_RUNS.format(
+        source="""run r JOIN version_node vn ON vn.version_id = r.version_id
+LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id"""
+    )
+)
+_SOME_NODES = text(
+    _NODE_RUNS.format(
+        source="""run r CROSS JOIN unnest(CAST(:nos AS int[]), CAST(:indexes AS int[])) AS k(no, map_index)
+JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_no = k.no
+LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = k.no AND nr.map_index = k.map_index AND nr.run_id = :id"""
+    )
+)
 #: Node runs by number and index.
 NodeKeys = list[tuple[int, int]]
 
@@ -163,15 +174,10 @@ def node_documents(
     connection: Connection, run_id: uuid.UUID, keys: NodeKeys | None = None, *, place: Place | None = None
 ) -> list[dict[str, Any]]:
     """Node runs of a run in the order of its workflow: those of the keys, those that a place holds, or all."""
-    rows = connection.execute(
-        _NODES,
-        {
-            "id": run_id,
-            "inline": INLINE_MAX,
-            "preview": PREVIEW,
-            "every": keys is None,
-            "nos": ints(number for number, _ in keys or ()),
-            "indexes": ints(index for _, index in keys or ()),
-        },
-    )
+    parameters: dict[str, Any] = {"id": run_id, "inline": INLINE_MAX, "preview": PREVIEW}
+    if keys is None:
+        rows = connection.execute(_ALL_NODES, parameters)
+    else:
+        chosen = {"nos": ints(number for number, _ in keys), "indexes": ints(index for _, index in keys)}
+        rows = connection.execute(_SOME_NODES, parameters | chosen)
     return [_node_document(row, run_id) for row in rows if place is None or place.holds(row)]
