@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -72,6 +73,12 @@ def test_hashes_of_another_cost_are_renewed(monkeypatch):
     monkeypatch.setattr(passwords, "COST", passwords.Cost(memory_kib=16, passes=1, lanes=1))
     assert passwords.is_outdated(stored)
     assert passwords.verify_password(stored, "correct horse battery"), "until then they are still good"
+
+
+def test_outside_of_tests_a_guess_costs_what_owasp_asks_for():
+    real = runpy.run_path(passwords.__file__)["COST"]
+    assert real.memory_kib >= 46 * 1024
+    assert real.passes >= 1
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
