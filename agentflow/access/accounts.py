@@ -19,13 +19,18 @@ _BY_EMAIL = text("SELECT id FROM app_user WHERE email = :email")
 _BY_ID = text("SELECT id, email FROM app_user WHERE id = :id")
 
 
+def spelled(given: str) -> str:
+    """An address in its one spelling, whether it is one or not."""
+    return unicodedata.normalize("NFKC", given).strip().lower()
+
+
 def read_email(given: str) -> str:
     """An address as it is stored: small letters, one spelling.
 
     Raises:
         UsageError: It does not look like one.
     """
-    email = unicodedata.normalize("NFKC", given).strip().lower()
+    email = spelled(given)
     if not _EMAIL.fullmatch(email):
         raise UsageError(f"{given[:100]!r} is not an email address.", hint="such as ada@example.org")
     return email

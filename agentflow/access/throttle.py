@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from agentflow.access.accounts import spelled
+
 FORGET = timedelta(hours=24)  #: Without a failure for so long, counting begins anew.
 LONGEST = timedelta(minutes=15)
 
@@ -79,7 +81,7 @@ def was_right(connection: Connection, email: str, address: str, *, now: datetime
 
 
 def _account(email: str) -> str:
-    return "account:" + hashlib.sha256(email.strip().lower().encode()).hexdigest()
+    return "account:" + hashlib.sha256(spelled(email).encode("utf-8", "replace")).hexdigest()
 
 
 def _address(address: str) -> str:

@@ -314,6 +314,7 @@ def test_guessing_one_account_is_stopped_from_everywhere(auth):
     for number in range(5):
         assert guess(auth, address=f"192.0.2.{number}") is None
     assert guess(auth, address="198.51.100.1", email=" ADA@example.org") == timedelta(seconds=30)
+    assert guess(auth, email="\uff41da@example.org") is not None, "spelled otherwise it is the same account"
     assert guess(auth, email="b@example.org") is None
 
 
