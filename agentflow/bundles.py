@@ -70,6 +70,23 @@ def build_bundle(folder: Path) -> Bundle:
     return Bundle(_hash_contents(contents), _pack(contents))
 
 
+def check_bundle(data: bytes, bundle_hash: str) -> Bundle:
+    """A bundle that came from elsewhere, as what it says it is.
+
+    Raises:
+        BundleDamaged: The data is not what the hash says, or names files outside its folder.
+        BundleTooLarge: It unpacks to more than a bundle may hold.
+    """
+    contents = _unpack(data)
+    files = [
+        FolderFile(name, Path(name), len(content), executable, ()) for name, (content, executable) in contents.items()
+    ]
+    check_size(files)
+    if _hash_contents(contents) != bundle_hash:
+        raise BundleDamaged(f"bundle {bundle_hash[:12]!r} holds other files than its hash says")
+    return Bundle(bundle_hash, data)
+
+
 def manifest_hash(entries: Iterable[BundleEntry]) -> str:
     """The hash of a bundle with these files, in any order."""
     digest = hashlib.sha256(b"agentflow-bundle-1\n")

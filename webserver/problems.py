@@ -24,6 +24,7 @@ PREFIX = "urn:agentflow:problem:"
 
 #: Status by the word of the error; a WebError brings its own. A word that is missing is a defect of the server: 500.
 STATUS = {
+    "bundle-damaged": 422,
     "bundle-too-large": 413,
     "conflict": 409,
     "database-not-ready": 503,

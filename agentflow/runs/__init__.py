@@ -10,7 +10,7 @@ from agentflow.runs.create import create_run, insert_run, rerun
 from agentflow.runs.delete import delete_run
 from agentflow.runs.grid import read_grid
 from agentflow.runs.listing import list_runs
-from agentflow.runs.logs import read_logs
+from agentflow.runs.logs import list_log_lines, read_logs
 from agentflow.runs.mark import MARKABLE, MAX_NOTE, mark_node, set_note
 from agentflow.runs.nodes import list_nodes, show_node
 from agentflow.runs.outputs import find_output, stream_output
@@ -29,6 +29,7 @@ __all__ = [
     "find_output",
     "insert_run",
     "list_attempts",
+    "list_log_lines",
     "list_nodes",
     "list_runs",
     "mark_node",

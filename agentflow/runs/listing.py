@@ -33,6 +33,8 @@ _FILTERS = {
     "triggers": "r.triggered_by = ANY(CAST(:triggers AS text[]))",
     "backfill": "r.backfill_id = :backfill",
     "since": "r.id >= :since",
+    "logical_from": "r.logical_date >= :logical_from",
+    "logical_to": "r.logical_date < :logical_to",
     "search": f"({SEARCH} @@ {_QUERY} OR r.workflow_id = ANY(CAST(:named AS bigint[]))"
     " OR r.id BETWEEN CAST(:first AS uuid) AND CAST(:last AS uuid))",
     "shown": "NOT r.hidden",
@@ -65,6 +67,8 @@ def list_runs(
     triggered_by: Sequence[TriggeredBy] = (),
     created_from: datetime | None = None,
     created_to: datetime | None = None,
+    logical_from: datetime | None = None,
+    logical_to: datetime | None = None,
     search: str | None = None,
     backfill: str | None = None,
     limit: int = 25,
@@ -81,6 +85,8 @@ def list_runs(
         triggered_by: Only started by one of these; none: by anything.
         created_from: Only created at this moment or later.
         created_to: Only created before.
+        logical_from: Only with a logical date at this moment or later.
+        logical_to: Only with an earlier logical date.
         search: Words of the note or the params, part of the workflow's name or title, or the begin of an id.
         backfill: Id of the backfill that made them.
         limit: At most so many.
@@ -100,6 +106,10 @@ def list_runs(
     filters |= _among("state", "states", states) | _among("triggered_by", "triggers", triggered_by)
     if created_from is not None:
         filters["since"] = uuid7_floor(created_from)
+    if logical_from is not None:
+        filters["logical_from"] = logical_from
+    if logical_to is not None:
+        filters["logical_to"] = logical_to
     if backfill is not None:
         filters["backfill"] = parse_backfill_id(backfill)
     if workflow is not None:

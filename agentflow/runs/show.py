@@ -144,13 +144,22 @@ def show_run_row(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     return run_document(row)
 
 
-def show_run_alone(connection: Connection, run_id: str, *, workspace: str = DEFAULT_WORKSPACE) -> dict[str, Any]:
-    """A run without its nodes.
+def show_run_alone(
+    connection: Connection, run_id: str, address: str | None = None, *, workspace: str = DEFAULT_WORKSPACE
+) -> dict[str, Any]:
+    """A run without its nodes; with an address the run that it leads into.
 
     Raises:
-        NotFound: No such run.
+        NotFound: No such run, node, index or sub-run.
+        UsageError: `address` is not one.
     """
-    return show_run_row(connection, find_run(connection, run_id, workspace=workspace))
+    return show_run_row(connection, _place(connection, run_id, address, workspace).run_id)
+
+
+def _place(connection: Connection, run_id: str, address: str | None, workspace: str) -> Place:
+    if address is None:
+        return Place(find_run(connection, run_id, workspace=workspace), None)
+    return resolve_address(connection, run_id, address, workspace=workspace)
 
 
 def show_run(
@@ -162,10 +171,7 @@ def show_run(
         NotFound: No such run, node, index or sub-run.
         UsageError: `address` is not one.
     """
-    if address is None:
-        place = Place(find_run(connection, run_id, workspace=workspace), None)
-    else:
-        place = resolve_address(connection, run_id, address, workspace=workspace)
+    place = _place(connection, run_id, address, workspace)
     document = show_run_row(connection, place.run_id)
     return document | {"nodes": node_documents(connection, place.run_id, place=place)}
 

@@ -1,6 +1,7 @@
 """The resources of the API: a blueprint each, with its schemas beside it."""
 
 from webserver.api.api_keys import api_keys, workspace_resource
+from webserver.api.apply import apply
 from webserver.api.auth import auth
 from webserver.api.backfills import backfills
 from webserver.api.connections import connections
@@ -28,6 +29,7 @@ RESOURCES = (
     api_keys,
     workspace_resource,
     workflows,
+    apply,
     versions,
     grid,
     runs,

@@ -15,8 +15,11 @@ from webserver.api.runs_schemas import (
     NodeRunQuery,
     Run,
     RunBody,
+    RunLogPage,
+    RunLogQuery,
     RunPage,
     RunPath,
+    RunPlaceQuery,
     RunQuery,
 )
 from webserver.api.workflows_schemas import WorkflowPath
@@ -41,6 +44,8 @@ def list_runs(query: RunQuery) -> dict[str, Any]:
                 triggered_by=query.triggered_by,
                 created_from=query.created_from,
                 created_to=query.created_to,
+                logical_from=query.logical_from,
+                logical_to=query.logical_to,
                 search=query.search,
                 backfill=query.backfill,
                 hidden=query.hidden,
@@ -77,9 +82,32 @@ def create_run(path: WorkflowPath, body: RunBody) -> tuple[dict[str, Any], int, 
 
 @runs.get("/runs/<id>", responses={200: Run})
 @requires(Role.VIEWER)
-def get_run(path: RunPath) -> dict[str, Any]:
-    """Show a run without its nodes."""
-    return do(partial(use.show_run_alone, run_id=path.id, workspace=current_principal().workspace))
+def get_run(path: RunPath, query: RunPlaceQuery) -> dict[str, Any]:
+    """Show a run without its nodes, or the sub-run that an address within it leads into."""
+    return do(
+        partial(use.show_run_alone, run_id=path.id, address=query.address, workspace=current_principal().workspace)
+    )
+
+
+@runs.get("/runs/<id>/logs", responses={200: RunLogPage})
+@requires(Role.VIEWER)
+def list_run_logs(path: RunPath, query: RunLogQuery) -> dict[str, Any]:
+    """Read the log of a run: of all its nodes, or of one."""
+    return page(
+        *do(
+            partial(
+                use.list_log_lines,
+                run_id=path.id,
+                node=query.node,
+                attempt=query.attempt,
+                after=query.after,
+                until=query.until,
+                limit=query.limit,
+                cursor=query.cursor,
+                workspace=current_principal().workspace,
+            )
+        )
+    )
 
 
 @runs.get("/runs/<id>/nodes", responses={200: NodeRunPage})

@@ -78,11 +78,21 @@ class RunQuery(PageQuery):
     triggered_by: list[TriggeredBy] = Field([], max_length=20, description="Started by one of these")
     created_from: Moment | None = Field(None, description="Created at or after")
     created_to: Moment | None = Field(None, description="Created before")
+    logical_from: Moment | None = Field(None, description="With this logical date or a later one")
+    logical_to: Moment | None = Field(None, description="With an earlier logical date")
     search: str | None = Field(
         None, max_length=200, description="Words of the note, the params or the workflow's name, or the begin of an id"
     )
     backfill: str | None = Field(None, max_length=100, description="Made by this backfill")
     hidden: bool = Field(False, description="Runs of `agentflow run FILE` too")
+
+
+class RunPlaceQuery(Query):
+    """Which of the runs that hang on it."""
+
+    address: str | None = Field(
+        None, max_length=4000, description="`loop.sub[2]`, `loop.sub[2].fetch`: the sub-run that this leads into"
+    )
 
 
 class RunBody(Body):
@@ -255,6 +265,29 @@ class LogLine(Answer):
     stream: str
     level: str
     text: str
+
+
+class RunLogQuery(Query):
+    """Which lines of a run's log."""
+
+    node: str | None = Field(None, max_length=4000, description="Only of this node, index or sub-run")
+    attempt: int | None = Field(None, ge=1, le=32767, description="Only of this attempt")
+    after: int = Field(0, ge=0, le=2**31 - 1, description="Only lines after this number, of each attempt")
+    until: int | None = Field(None, ge=1, le=2**31 - 1, description="Only lines up to this number, of each attempt")
+    limit: int = Field(1000, ge=1, le=5000, description="At most so many lines")
+    cursor: str | None = Field(None, max_length=1000, description="`next_cursor` of the page before")
+
+
+class RunLogLine(LogLine):
+    """A line of a run's log."""
+
+    node: str
+    map_index: int | None
+    attempt: int
+
+
+class RunLogPage(Page[RunLogLine]):
+    """Lines in order of node, index, attempt and line."""
 
 
 class Logs(Answer):

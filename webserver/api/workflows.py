@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from flask import Response
+from flask import Response, jsonify
 
 from agentflow import catalog
 from agentflow.access import Role
@@ -122,16 +122,25 @@ def delete_workflow(path: WorkflowPath) -> tuple[str, int]:
 
 @workflows.get(
     "/workflows/<name>/export",
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
+    responses={
+        200: {
+            "content": {
+                "application/yaml": {"schema": {"type": "object"}},
+                "application/json": {"schema": {"type": "object"}},
+            }
+        }
+    },
 )
 @requires(Role.VIEWER)
 def export_workflow(path: WorkflowPath, query: ExportQuery) -> Response:
-    """The workflow as a YAML file, ready for `agentflow apply`."""
+    """The workflow as a file, ready for `agentflow apply`."""
     document = do(
         lambda connection: catalog.export_spec(
             connection, path.name, query.version, workspace=current_principal().workspace
         )
     )
+    if query.format == "json":
+        return jsonify(document)
     text = offload(lambda: to_yaml(parse_document(document)))
     return Response(
         text,

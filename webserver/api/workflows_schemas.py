@@ -150,6 +150,7 @@ class ExportQuery(Query):
     """Which version."""
 
     version: Number | None = Field(None, description="Left out: the published one")
+    format: Literal["yaml", "json"] = "yaml"
 
 
 class Change(Answer):

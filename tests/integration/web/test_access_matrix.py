@@ -111,6 +111,7 @@ MATRIX = {
     ("GET", "/api/v1/workflows/<name>/versions/<int:version>"): VIEWER,
     ("POST", "/api/v1/workflows/<name>/webhook"): EDITOR,
     ("DELETE", "/api/v1/workflows/<name>/webhook/<trigger>"): EDITOR,
+    ("POST", "/api/v1/workflows/apply"): EDITOR,
     ("POST", "/api/v1/workflows/validate"): VIEWER,
     ("GET", "/api/v1/workspaces"): SIGNED_IN,
     ("POST", "/api/v1/workspaces"): CHIEF,

@@ -8,6 +8,7 @@ import zlib
 import pytest
 from sqlalchemy import text
 
+from agentflow import runs
 from agentflow.access import Role
 from executors.stub import fail, succeed
 
@@ -74,6 +75,11 @@ def test_a_sub_run_is_reached_by_address(web, kit):
     loop = web.get(f"/runs/{run}/nodes/loop")
     assert [sub["address"] for sub in loop["sub_runs"]] == ["loop.sub[0]"]
     web.get(f"/runs/{run}/nodes/loop.sub%5B0%5D", expect=422)
+    for address in ("loop.sub%5B0%5D", "loop.sub%5B0%5D.inner"):
+        assert web.get(f"/runs/{run}?address={address}")["id"] == loop["sub_runs"][0]["id"]
+    assert web.get(f"/runs/{run}?address=loop")["id"] == run
+    web.get(f"/runs/{run}?address=loop.sub%5B1%5D", expect=404)
+    web.get(f"/runs/{run}?address=no%20address", expect=422)
 
 
 def test_attempts(web, mapped, kit):
@@ -154,6 +160,56 @@ def test_logs_of_what_does_not_exist(web, mapped):
     web.get(f"/runs/{mapped}/nodes/sad/attempts/99999/logs", expect=404)
     web.get(f"/runs/{mapped}/nodes/sad/attempts/0/logs", expect=404)
     web.get(f"/runs/{mapped}/nodes/sad/attempts/1/logs?limit=5001", expect=422)
+
+
+def page_by_page(web, run, query, limit):
+    """Every line of a run's log, read in pages."""
+    told, cursor = [], ""
+    while cursor is not None:
+        page = web.get(f"/runs/{run}/logs?limit={limit}&{query}{cursor and '&cursor=' + cursor}")
+        told += [(line["node"], line["attempt"], line["seq"], line["text"]) for line in page["items"]]
+        assert len(page["items"]) <= limit
+        cursor = page["next_cursor"]
+    return told
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize("query", ["", "node=sad&", "attempt=2&", "after=3&", "until=4&", "after=3&until=7&"])
+def test_the_log_of_a_run_is_the_same_in_pages_of_any_size(web, mapped, log, limit, query):
+    log((1, ["a", "b", "c"]), (7, ["g", "h"]), (9, ["i"]))
+    log((2, ["B", "C"]), attempt=2)
+    told = page_by_page(web, mapped, query, limit)
+    keys = dict(part.split("=") for part in query.split("&") if part)
+    with web.engine.connect() as connection:
+        expected = runs.read_logs(
+            connection,
+            mapped,
+            keys.get("node"),
+            int(keys["attempt"]) if "attempt" in keys else None,
+            after=int(keys.get("after", 0)),
+            until=int(keys["until"]) if "until" in keys else None,
+        )
+        assert told == [(line["node"], line["attempt"], line["seq"], line["text"]) for line in expected]
+    assert told
+
+
+def test_the_log_of_a_run_tells_gaps_once(web, mapped, log):
+    log((1, ["a"]), (5, ["e"]))
+    assert [text for *_, text in page_by_page(web, mapped, "", 1)] == ["a", "gap: lines 2 to 4 are missing", "e"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("node=none", 404),
+        ("node=a%20b", 422),
+        ("cursor=x", 422),
+        ("cursor=WyJydW4tbG9ncyIsIlsxXSJd", 422),
+        ("limit=5001", 422),
+    ],
+)
+def test_the_log_of_a_run_that_cannot_be_told(web, mapped, query, status):
+    web.get(f"/runs/{mapped}/logs?{query}", expect=status)
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------

@@ -167,6 +167,18 @@ def test_filters_by_time(web, many, kit):
     assert ids(web.get(f"/runs?created_from={ahead}")) == []
 
 
+def test_filters_by_logical_date(web, kit):
+    kit.apply({"a": {}})
+    runs = [
+        web.post("/workflows/flow/runs", {"logical_date": f"2026-01-0{day}T06:00:00Z"}, expect=201)["id"]
+        for day in (1, 2, 3)
+    ]
+    web.post("/workflows/flow/runs", {}, expect=201)
+    assert ids(web.get("/runs?logical_from=2026-01-02T06:00:00Z")) == [runs[2], runs[1]]
+    assert ids(web.get("/runs?logical_to=2026-01-02T06:00:00Z")) == [runs[0]]
+    assert ids(web.get("/runs?workflow=flow&logical_from=2026-01-02&logical_to=2026-01-03")) == [runs[1]]
+
+
 def test_pages(web, many):
     page = web.get("/runs?limit=2&workflow=flow")
     rest = web.get(f"/runs?limit=2&workflow=flow&cursor={page['next_cursor']}")
