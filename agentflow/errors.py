@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class AgentFlowError(Exception):
@@ -153,6 +153,13 @@ class StaleVersion(AgentFlowError):
             hint="read it again, carry your changes over, and try once more",
         )
 
+    @classmethod
+    def told(cls, message: str, *, hint: str | None, current: int, changes: dict[str, Any] | None) -> Self:
+        """The error as a server told it."""
+        error = cls("", base=0, current=current, changes=changes)
+        AgentFlowError.__init__(error, message, hint=hint)
+        return error
+
     def as_document(self) -> dict[str, Any]:
         """The `error` object with the published version and, if known, the difference."""
         known = {} if self.changes is None else {"changes": self.changes}
@@ -171,6 +178,32 @@ class DatabaseNotReady(AgentFlowError):
 
     word = "database-not-ready"
     exit_code = 3
+
+
+class ApiUnreachable(AgentFlowError):
+    """The API cannot be reached."""
+
+    word = "api-unreachable"
+    exit_code = 3
+
+
+class ApiError(AgentFlowError):
+    """The API refused the request."""
+
+    word = "api"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, status: int, problem: str = "", title: str | None = None
+    ) -> None:
+        self.status = status  #: Of the answer.
+        self.problem = problem or self.word  #: Its word: `forbidden`, `rate-limited`.
+        self.title = title
+        super().__init__(message, hint=hint)
+
+    def as_document(self) -> dict[str, Any]:
+        """The `error` object, with the server's word."""
+        document = super().as_document()
+        return document | {"type": self.problem, "title": self.title or document["title"]}
 
 
 class SettingsError(AgentFlowError):
