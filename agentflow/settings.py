@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         description="http nodes and other waiting ones at once in `local`, beside parallelism; 0: none",
     )
     workspace: str = Field("default", description="Workspace of the command line")
+    api_url: str = Field(
+        "", description="Webserver that the command line works through (https://host); empty: on the database itself"
+    )
+    api_key: str = Field("", repr=False, description="API key for the command line, with api_url")
     output_max: int = Field(16 * 2**20, ge=1024, description="Bytes of a node's JSON output")
     log_max: int = Field(16 * 2**20, ge=1024, description="Bytes of log text kept per attempt")
     retention_days: int = Field(90, ge=0, description="Days of history that are kept, by whole months; 0: all")
@@ -138,6 +142,13 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"https?://[^/?#@\s]+/?", origin):
                 raise ValueError(f"{origin!r} must look like https://host or http://host:port, without a path")
         return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", value):
+            raise ValueError("must look like https://host or http://host:port; the key goes to api_key")
+        return value.rstrip("/")
 
     @field_validator("database_url", "listen_database_url")
     @classmethod

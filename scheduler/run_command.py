@@ -57,6 +57,7 @@ def run(
     for one in (spec, *others):
         _check_executors(one, settings.model_copy(update=overrides))
     source = _Source(spec, others, _bundle([spec, *others], path, settings.dags_path))
+    context.note_local("run FILE")
     with context.session() as session:
         document, interrupted = _run(session, source, params, overrides)
     if interrupted:
@@ -105,8 +106,9 @@ def _bundle(specs: list[WorkflowSpec], path: Path, dags: Path) -> Bundle | None:
 
 def _run(
     session: Session, source: _Source, params: dict[str, Any], overrides: dict[str, str]
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[output.Document, bool]:
     """The run's last document, and whether Ctrl-C ended it."""
+    from agentflow.cli.local import LocalApi
     from agentflow.db.queries.schedulers import release_reservations
     from scheduler.daemon import Daemon
 
@@ -121,7 +123,7 @@ def _run(
         stopper.watch(str(run_id))
         daemon.inbox.wake()
         daemon.gates.wake()
-        document = run_output.follow(session, str(run_id))
+        document = run_output.follow(LocalApi(session), str(run_id))
     except KeyboardInterrupt:  # the second one: nobody waits for anything any more
         grace = 0.0
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -61,26 +62,21 @@ def create(
     json: JsonFlag = False,
 ) -> None:
     """Run the past dates of a trigger. `agentflow backfill NAME …` is the same."""
-    with context.session() as session:
-        from agentflow import backfills, catalog, spec
+    with context.api() as api:
+        from agentflow import spec
 
-        def make(connection: Any) -> dict[str, Any]:
-            schema = catalog.export_spec(connection, name, workspace=session.workspace).get("params", {})
-            asked: dict[str, Any] = {
-                "from_": from_,
-                "to": to,
-                "trigger": trigger,
-                "reprocess": reprocess.value,
-                "reverse": reverse,
-                "max_active_runs": max_active_runs,
-                "params": spec.read_cli_params(schema, param or [], partial=True),
-                "workspace": session.workspace,
-            }
-            if dry_run:
-                return backfills.preview_backfill(connection, name, **asked)
-            return backfills.create_backfill(connection, name, **asked, confirmed=yes, actor=session.actor)
-
-        document = session.do(make)
+        schema = api.workflows.export(name).get("params", {})
+        asked: dict[str, Any] = {
+            "from_": from_,
+            "to": to,
+            "trigger": trigger,
+            "reprocess": reprocess.value,
+            "reverse": reverse,
+            "max_active_runs": max_active_runs,
+            "params": spec.read_cli_params(schema, param or [], partial=True),
+        }
+        make = partial(api.backfills.create, confirmed=yes)
+        document: output.Document = api.backfills.preview(name, **asked) if dry_run else make(name, **asked)
     if document.get("paused"):
         output.note(f"{name} is paused: nothing runs until `agentflow workflows unpause {name}`")
     output.emit(
@@ -100,32 +96,22 @@ def list_all(
     json: JsonFlag = False,
 ) -> None:
     """List backfills, the newest first."""
-    with context.session() as session:
-        from agentflow import backfills
-
-        items, next_cursor = session.do(
-            lambda connection: backfills.list_backfills(
-                connection, workflow=workflow, state=state, limit=limit, cursor=cursor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        found = api.backfills.page(workflow=workflow, state=state, limit=limit, cursor=cursor)
 
     def human() -> None:
-        output.print_table(_COLUMNS, items, empty="no backfills yet: `agentflow backfill NAME --from DATE --to DATE`")
-        if next_cursor:
-            output.note(f"more: --cursor {next_cursor}")
+        empty = "no backfills yet: `agentflow backfill NAME --from DATE --to DATE`"
+        output.print_table(_COLUMNS, found["items"], empty=empty)
+        output.note_more(found["next_cursor"])
 
-    output.emit({"items": items, "next_cursor": next_cursor}, as_json=json, human=human)
+    output.emit(found, as_json=json, human=human)
 
 
 @app.command()
 def show(backfill_id: BackfillId, *, json: JsonFlag = False) -> None:
     """Show one backfill and how far it has come."""
-    with context.session() as session:
-        from agentflow import backfills
-
-        document = session.do(
-            lambda connection: backfills.show_backfill(connection, backfill_id, workspace=session.workspace)
-        )
+    with context.api() as api:
+        document = api.backfills.get(backfill_id)
     output.emit(document, as_json=json, human=lambda: _print_backfill(document))
 
 
@@ -142,14 +128,8 @@ def unpause(backfill_id: BackfillId, *, json: JsonFlag = False) -> None:
 
 
 def _set_paused(backfill_id: str, *, paused: bool, json: bool) -> None:
-    with context.session() as session:
-        from agentflow import backfills
-
-        result = session.do(
-            lambda connection: backfills.set_backfill_paused(
-                connection, backfill_id, paused, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.backfills.pause(backfill_id) if paused else api.backfills.unpause(backfill_id)
     word = "paused" if paused else "unpaused"
     text = f"{backfill_id} {word if result['changed'] else f'was {word} already'}"
     output.emit(result, as_json=json, human=lambda: output.say(text))
@@ -163,23 +143,17 @@ def cancel(
     json: JsonFlag = False,
 ) -> None:
     """End it: no more runs are made, and those that wait are cancelled."""
-    with context.session() as session:
-        from agentflow import backfills
-
-        result = session.do(
-            lambda connection: backfills.cancel_backfill(
-                connection, backfill_id, running=running, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.backfills.cancel(backfill_id, running=running)
     told = f"is cancelled, and {result['cancelled']} runs with it" if result["changed"] else "has ended already"
     output.emit(result, as_json=json, human=lambda: output.say(f"{backfill_id} {told}"))
 
 
-def _state(row: dict[str, Any]) -> Any:
+def _state(row: output.Document) -> Any:
     return style.state_text(row["state"], encoding=output.stdout().encoding)
 
 
-def _progress(row: dict[str, Any]) -> str:
+def _progress(row: output.Document) -> str:
     counts = row["counts"]
     return f"{counts['done'] + counts['skipped']:,}/{counts['total']:,}"
 
@@ -198,7 +172,7 @@ _COLUMNS = [
 ]
 
 
-def _print_backfill(document: dict[str, Any]) -> None:
+def _print_backfill(document: output.Document) -> None:
     import json
 
     counts = document["counts"]
@@ -226,7 +200,7 @@ def _print_backfill(document: dict[str, Any]) -> None:
 _STATES = ("queued", "running", "success", "failed", "cancelled")
 
 
-def _has(row: dict[str, Any]) -> Any:
+def _has(row: output.Document) -> Any:
     return style.state_text(row["state"], encoding=output.stdout().encoding) if row["state"] else ""
 
 
@@ -238,7 +212,7 @@ _DATES = [
 ]
 
 
-def _print_preview(document: dict[str, Any]) -> None:
+def _print_preview(document: output.Document) -> None:
     output.print_table(_DATES, document["items"], empty="no dates")
     if document["more"]:
         output.say(f"… and {document['more']:,} more")

@@ -72,7 +72,7 @@ def _file_keys(path: Path) -> set[str]:
     return {key.lower() for key in tomllib.loads(path.read_text(encoding="utf-8"))}
 
 
-def _value(row: dict[str, Any]) -> str:
+def _value(row: output.Document) -> str:
     value = row["value"]
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -87,10 +87,8 @@ _COLUMNS = [
 
 def import_errors(*, json: JsonFlag = False) -> None:
     """List the files of the DAG folder that could not be loaded, as the scheduler last saw them."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        items, _ = session.do(lambda connection: catalog.import_errors(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.system.import_errors())
 
     def human() -> None:
         if not items:

@@ -11,7 +11,7 @@ import typer
 
 from agentflow.cli import context, output, secret_input
 from agentflow.cli.output import Column, JsonFlag
-from agentflow.cli.secrets import keys_for_writing
+from agentflow.cli.secrets import require_key
 from agentflow.errors import UsageError
 
 app = typer.Typer(
@@ -28,10 +28,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List the connections with their plain fields and the names of their secret ones."""
-    with context.session() as session:
-        from agentflow import secrets
-
-        items, _ = session.do(lambda connection: secrets.list_connections(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.connections.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -54,37 +52,19 @@ def set_one(
     """Create a connection or replace it whole: fields that are not given are gone."""
     plain = read_fields(field or [])
     files = read_secret_fields(secret or [])
-    with context.session() as session:
-        from agentflow import secrets
-
-        ring = keys_for_writing(session.settings) if files else None
+    with context.api() as api:
+        if files:
+            require_key(api)
         values = {key: secret_input.read_secret(f"{name}.{key}", file) for key, file in files.items()}
-        result = session.do(
-            lambda connection: secrets.set_connection(
-                connection,
-                name,
-                type=type,
-                config=plain,
-                secrets=values,
-                ring=ring,
-                actor=session.actor,
-                workspace=session.workspace,
-            )
-        )
+        result = api.connections.set(name, type=type, config=plain, secrets=values)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} set"))
 
 
 @app.command()
 def delete(name: Name, *, json: JsonFlag = False) -> None:
     """Delete a connection."""
-    with context.session() as session:
-        from agentflow import secrets
-
-        result = session.do(
-            lambda connection: secrets.delete_connection(
-                connection, name, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.connections.delete(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from agentflow.cli import output
-from agentflow.errors import DatabaseUnreachable
+from agentflow.errors import DatabaseUnreachable, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+    from agentflow.cli.local import LocalApi
+    from agentflow.client import Client
     from agentflow.postgres import DatabaseHandle
     from agentflow.settings import Settings
+
+    #: What commands work with: the database here, or a webserver. mypy holds both to what the commands ask.
+    Api = LocalApi | Client
 
 T = TypeVar("T")
 
@@ -99,6 +104,54 @@ def settings() -> Settings:
     found = load_settings()
     log.configure(found, at_least="WARNING")
     return found
+
+
+@contextmanager
+def api() -> Iterator[Api]:
+    """What a command works with: the webserver of AGENTFLOW_API_URL, or else the database.
+
+    Raises:
+        ApiUnreachable, DatabaseUnreachable, DatabaseNotReady: As the other functions here, and at any call.
+    """
+    found = settings()
+    if found.api_url:
+        with remote(found) as client:
+            yield client
+        return
+    with session() as opened:
+        from agentflow.cli.local import LocalApi
+
+        yield LocalApi(opened)
+
+
+def remote(found: Settings) -> Client:
+    """A client of the webserver that the settings name."""
+    from agentflow.client import Client
+
+    # A key is good for one workspace, which need not be named.
+    workspace = found.workspace if "workspace" in found.model_fields_set else None
+    return Client(found.api_url, api_key=found.api_key or None, workspace=workspace)
+
+
+def require_database(what: str) -> None:
+    """Refuse what works on a database and on nothing else, where the settings name only a webserver.
+
+    Raises:
+        UsageError: Says so.
+    """
+    found = settings()
+    if found.api_url and not found.database_url:
+        raise UsageError(
+            f"{what} works on the database itself, not through the webserver of AGENTFLOW_API_URL.",
+            hint="set AGENTFLOW_DATABASE_URL to that database; for the embedded one, unset AGENTFLOW_API_URL",
+        )
+
+
+def note_local(what: str) -> None:
+    """Tell that a command works here although the settings name a webserver."""
+    found = settings()
+    if found.api_url:
+        output.note(f"{what} works here, not on {found.api_url} (AGENTFLOW_API_URL)")
 
 
 @contextmanager

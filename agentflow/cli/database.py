@@ -23,6 +23,7 @@ def register(root: typer.Typer) -> None:
 @app.command()
 def upgrade(*, json: JsonFlag = False) -> None:
     """Bring the schema to the one this version needs."""
+    context.require_database("agentflow db")
     with context.session(migrate=False) as session:
         from agentflow.db import migrate
 
@@ -50,6 +51,7 @@ def prune(
         age = parse_duration(older_than)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from error
+    context.require_database("agentflow db")
     with context.session() as session:
         from agentflow.objects.store import open_store
         from agentflow.retention import Pruner
@@ -86,6 +88,7 @@ _MONTHS = [
 @app.command()
 def check(*, json: JsonFlag = False) -> None:
     """Exit 1 unless the schema is the one this version needs."""
+    context.require_database("agentflow db")
     with context.session(migrate=False) as session:
         from agentflow.db import migrate
 
@@ -101,6 +104,7 @@ def check(*, json: JsonFlag = False) -> None:
 @app.command()
 def current(*, json: JsonFlag = False) -> None:
     """Print the revision the schema is at."""
+    context.require_database("agentflow db")
     with context.session(migrate=False) as session:
         from agentflow.db import migrate
 
@@ -111,6 +115,7 @@ def current(*, json: JsonFlag = False) -> None:
 @app.command()
 def url(*, json: JsonFlag = False) -> None:
     """Print the address of the database, password included, for psql and other tools."""
+    context.require_database("agentflow db")
     with context.session(migrate=False) as session:
         from agentflow.postgres import libpq_url
 

@@ -34,24 +34,11 @@ def events(
     json: JsonFlag = False,
 ) -> None:
     """Show who did what, the newest first."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        items, next_cursor = session.do(
-            lambda connection: catalog.list_events(
-                connection,
-                subject=subject,
-                action=action,
-                actor=actor,
-                limit=limit,
-                cursor=cursor,
-                workspace=session.workspace,
-            )
-        )
+    with context.api() as api:
+        found = api.system.events(subject=subject, action=action, actor=actor, limit=limit, cursor=cursor)
 
     def human() -> None:
-        output.print_table(_COLUMNS, items, empty="nothing was done yet")
-        if next_cursor:
-            output.note(f"more: --cursor {next_cursor}")
+        output.print_table(_COLUMNS, found["items"], empty="nothing was done yet")
+        output.note_more(found["next_cursor"])
 
-    output.emit({"items": items, "next_cursor": next_cursor}, as_json=json, human=human)
+    output.emit(found, as_json=json, human=human)

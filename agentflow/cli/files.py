@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,23 +90,17 @@ def apply(files: Files, *, json: JsonFlag = False) -> None:
     """
     dags = context.settings().dags_path
     loaded = [(spec, path) for path in files for spec in load(path, dags)]
-    with context.session() as session:
-        from agentflow import catalog
+    with context.api() as api:
+        from agentflow.client import Application
+        from agentflow.spec import to_document
 
         bundles = _bundles(loaded, dags)
-        items = session.do(
-            lambda connection: [
-                catalog.apply_spec(
-                    connection,
-                    spec,
-                    source="api",
-                    source_path=str(path.resolve()),
-                    bundle=bundles.get(path) if uses_code(spec) else None,
-                    actor=session.actor,
-                    workspace=session.workspace,
-                )
+        items = api.workflows.apply(
+            [
+                Application(to_document(spec), str(path.resolve()), bundles[path].hash if uses_code(spec) else None)
                 for spec, path in loaded
-            ]
+            ],
+            {bundle.hash: bundle.data for bundle in bundles.values()},
         )
     output.emit({"items": items}, as_json=json, human=lambda: _print_applied(items))
 
@@ -133,7 +128,7 @@ def uses_code(spec: WorkflowSpec) -> bool:
     return any(registry.get(node.type).uses_code for node in spec.nodes.values())
 
 
-def _print_applied(items: list[dict[str, Any]]) -> None:
+def _print_applied(items: Sequence[output.Document]) -> None:
     for item in items:
         what = "created" if item["created"] else "updated" if item["changed"] else "unchanged"
         output.say(f"{item['name']}  version {item['version']}  {what}")
@@ -146,12 +141,8 @@ def export(
     json: JsonFlag = False,
 ) -> None:
     """Print a workflow as YAML (or JSON), ready for `apply`."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        document = session.do(
-            lambda connection: catalog.export_spec(connection, name, version, workspace=session.workspace)
-        )
+    with context.api() as api:
+        document = api.workflows.export(name, version)
     if json:
         output.print_json(document)
         return

@@ -17,12 +17,12 @@ from agentflow.states import RUN_FINAL
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentflow.cli.context import Session
+    from agentflow.cli.context import Api
 
 POLL = 1.0  #: Seconds between looks when no news comes.
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
 
-Line = dict[str, Any]
+Line = output.Document
 
 
 def register(app: typer.Typer) -> None:
@@ -49,11 +49,12 @@ def logs(
         raise UsageError("--follow has no end that --until could name.", hint="leave out one of them")
     console = output.stdout()
     shown = 0
-    with context.session() as session:
+    with context.api() as api:
+        lines: Iterator[Line]
         if follow:
-            lines = _followed(session, run_id, node, attempt, since=after)
+            lines = _followed(api, run_id, node, attempt, since=after)
         else:
-            lines = _stored(session, run_id, node, attempt, after=after, until=until)
+            lines = api.runs.logs(run_id, node, attempt, after=after, until=until)
         for line in lines:
             shown += 1
             if json:
@@ -86,34 +87,19 @@ def print_line(console: Console, line: Line, *, with_node: bool) -> None:
     console.print(head + text, soft_wrap=True)
 
 
-def _stored(
-    session: Session, run_id: str, node: str | None, attempt: int | None, *, after: int = 0, until: int | None = None
-) -> Iterator[Line]:
-    from agentflow import runs
-
-    with session.reading() as connection:
-        yield from runs.read_logs(
-            connection, run_id, node, attempt, after=after, until=until, workspace=session.workspace
-        )
-
-
-def _followed(session: Session, run_id: str, node: str | None, attempt: int | None, *, since: int) -> Iterator[Line]:
+def _followed(api: Api, run_id: str, node: str | None, attempt: int | None, *, since: int) -> Iterator[Line]:
     """Lines as they come, until the run has ended and its last lines are told."""
-    from agentflow import runs
-    from agentflow.cli.news import News
+    from agentflow.cli.following import following
 
     told: dict[tuple[Any, ...], int] = {}
     one_stream = node is not None and attempt is not None
-    with News(session.settings.listen_database_url or session.url) as news:
+    with following(api) as follower:
         while True:
             # The state is read first: what is written until the end of a run is then seen by the read below.
-            ended = (
-                session.do(lambda connection: runs.show_run(connection, run_id, workspace=session.workspace))["state"]
-                in RUN_FINAL
-            )
+            ended = api.runs.get(run_id)["state"] in RUN_FINAL
             began = time.monotonic()
             after = min(told.values()) if one_stream and len(told) == 1 else since
-            for line in _stored(session, run_id, node, attempt, after=after):
+            for line in api.runs.logs(run_id, node, attempt, after=after):
                 key = (line["node"], line["map_index"], line["attempt"])
                 if line["seq"] > told.get(key, 0):
                     told[key] = line["seq"]
@@ -121,4 +107,4 @@ def _followed(session: Session, run_id: str, node: str | None, attempt: int | No
             sys.stdout.flush()
             if ended:
                 return
-            news.wait(max(POLL, 5 * (time.monotonic() - began)))  # a long log is read again less often
+            follower.wait(max(POLL, 5 * (time.monotonic() - began)))  # a long log is read again less often

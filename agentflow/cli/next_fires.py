@@ -60,12 +60,8 @@ def _triggers(target: str) -> list[dict[str, Any]]:
 
         document = to_document(sources.load_one(target, context.settings().dags_path))
     else:
-        with context.session() as session:
-            from agentflow import catalog
-
-            shown = session.do(
-                lambda connection: catalog.show_workflow(connection, target, workspace=session.workspace)
-            )
+        with context.api() as api:
+            shown = api.workflows.get(target)
         document = shown["spec"]
         if shown["paused"]:
             output.note(f"{target} is paused: nothing fires until `agentflow workflows unpause {target}`")
@@ -74,11 +70,11 @@ def _triggers(target: str) -> list[dict[str, Any]]:
     return list(document.get("triggers", []))
 
 
-def _weekday(row: dict[str, Any]) -> str:
+def _weekday(row: output.Document) -> str:
     return datetime.fromisoformat(row["at"]).astimezone(UTC).strftime("%a")
 
 
-def _remark(row: dict[str, Any]) -> str:
+def _remark(row: output.Document) -> str:
     paused = "paused" if row.get("paused") else ""
     change = _NOTES.get(row["note"], row["note"]) if row["note"] else ""
     return "; ".join(part for part in (paused, change) if part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,9 @@ from agentflow.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+#: What an API answers about one thing.
+Document = Mapping[str, Any]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -92,17 +95,23 @@ def say(text: str | Text) -> None:
     stdout().print(clean(text) if isinstance(text, str) else text, soft_wrap=True)
 
 
+def note_more(cursor: str | None) -> None:
+    """How to see the next page, if there is one."""
+    if cursor:
+        note(f"more: --cursor {cursor}")
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table."""
 
     title: str
-    cell: Callable[[dict[str, Any]], str | Text | None]  #: From a row's document to what is shown.
+    cell: Callable[[Document], str | Text | None]  #: From a row's document to what is shown.
     keep: int = 0  #: Columns with the smallest number go first when the terminal is narrow.
     right: bool = False
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[dict[str, Any]], *, empty: str) -> None:
+def print_table(columns: Sequence[Column], rows: Iterable[Document], *, empty: str) -> None:
     """A table on stdout.
 
     Columns that do not fit are left out, least important first; the rest fold, so nothing is cut to `…`. In a pipe
@@ -188,10 +197,9 @@ def print_fields(fields: Sequence[tuple[str, str | Text | None]]) -> None:
             say(Text.assemble((f"{name:<{width}}  ", "dim"), shown))
 
 
-def action(key: str, value: str, result: dict[str, Any] | bool | None) -> dict[str, Any]:
+def action(key: str, value: str, result: Document | None = None) -> dict[str, Any]:
     """The document of an action: `{id|name, changed}` and what else the use case tells."""
-    more = result if isinstance(result, dict) else {"changed": result is not False}
-    return {key: value, "changed": True} | more
+    return {key: value, "changed": True, **(result or {})}
 
 
 def confirm(question: str) -> None:

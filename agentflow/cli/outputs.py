@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from typing import Annotated
 
@@ -29,15 +30,10 @@ def show(
     del json  # it is JSON in any case
     if map_index is not None and node.endswith("]"):
         raise UsageError(f"{node} names an index already.", hint="leave out --map-index")
-    with context.session() as session:
-        from agentflow import runs
-        from agentflow.objects.store import open_store
-
-        address = node if map_index is None else f"{node}[{map_index}]"
-        found = session.do(
-            lambda connection: runs.find_output(connection, run_id, address, workspace=session.workspace)
-        )
-        for piece in runs.stream_output(session.do, open_store(session.settings), found):
-            text = piece.decode()
+    address = node if map_index is None else f"{node}[{map_index}]"
+    decode = codecs.getincrementaldecoder("utf-8")().decode  # pieces may end within a character
+    with context.api() as api:
+        for piece in api.runs.output(run_id, address):
+            text = decode(piece)
             sys.stdout.write(output.clean(text) if sys.stdout.isatty() else text)
     sys.stdout.write("\n")

@@ -21,10 +21,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List the pools."""
-    with context.session() as session:
-        from agentflow import settings_store
-
-        items, _ = session.do(lambda connection: settings_store.list_pools(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.pools.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -41,14 +39,8 @@ def set_one(
     json: JsonFlag = False,
 ) -> None:
     """Create a pool or change it."""
-    with context.session() as session:
-        from agentflow import settings_store
-
-        result = session.do(
-            lambda connection: settings_store.set_pool(
-                connection, name, slots, description=description, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.pools.set(name, slots, description=description)
     output.emit(
         output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} has {slots} slots")
     )
@@ -57,14 +49,8 @@ def set_one(
 @app.command()
 def delete(name: Name, *, json: JsonFlag = False) -> None:
     """Delete a pool that no workflow uses."""
-    with context.session() as session:
-        from agentflow import settings_store
-
-        result = session.do(
-            lambda connection: settings_store.delete_pool(
-                connection, name, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.pools.delete(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 

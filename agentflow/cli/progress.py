@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from agentflow.cli import output, progress_rows, style
 from agentflow.clock import Clock, utc_now
@@ -37,7 +37,7 @@ class RunView:
     def __init__(self, console: Console | None = None, *, clock: Clock = utc_now) -> None:
         self._console = console or output.stderr()
         self._clock = clock
-        self._document: dict[str, Any] | None = None
+        self._document: output.Document | None = None
         self._live: Live | None = None
         self._stack = contextlib.ExitStack()
         self._told: dict[str, tuple[str, int]] = {}
@@ -63,7 +63,7 @@ class RunView:
         self._stack.close()  # draws the last frame and leaves it
         self._live = None
 
-    def update(self, document: dict[str, Any]) -> None:
+    def update(self, document: output.Document) -> None:
         """Show this state of the run."""
         self._document = document
         if self._live is None:
@@ -92,7 +92,7 @@ class RunView:
             line.overflow = "ellipsis"
         return Group(*lines)
 
-    def _head(self, document: dict[str, Any], now: datetime) -> Text:
+    def _head(self, document: output.Document, now: datetime) -> Text:
         from rich.text import Text
 
         state = document["state"]
@@ -104,7 +104,7 @@ class RunView:
             (f"  {document['id']}", "dim"),
         )
 
-    def _bar(self, document: dict[str, Any], width: int) -> Text:
+    def _bar(self, document: output.Document, width: int) -> Text:
         from rich.text import Text
 
         states = progress_rows.counts(document["nodes"])
@@ -142,7 +142,7 @@ class RunView:
 
     # -- not a terminal --
 
-    def _tell_changes(self, document: dict[str, Any]) -> None:
+    def _tell_changes(self, document: output.Document) -> None:
         now = self._clock()
         if self._run_state is None:
             self._tell(now, f"run {document['id']}", "of", document["workflow"])
@@ -159,7 +159,7 @@ class RunView:
             self._tell(now, f"run {document['id']}", document["state"], took)
         self._run_state = document["state"]
 
-    def _tell_node(self, name: str, node: dict[str, Any], now: datetime) -> None:
+    def _tell_node(self, name: str, node: output.Document, now: datetime) -> None:
         row = progress_rows.row_of(node, now)
         final = row.state in NODE_RUN_FINAL
         started = node["started_at"] if row.state == NodeRunState.RUNNING else None
@@ -173,12 +173,12 @@ class RunView:
 
 
 def watch(
-    fetch: Callable[[], dict[str, Any]],
+    fetch: Callable[[], output.Document],
     wait: Callable[[float], object],
     *,
     view: RunView | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> output.Document:
     """Show a run until it has ended; returns its last document.
 
     Args:

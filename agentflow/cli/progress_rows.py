@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from agentflow.cli.output import clean, read_time
+from agentflow.cli.output import Document, clean, read_time
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 
 #: What people want to see first when not everything fits.
@@ -50,19 +49,19 @@ class Rows:
     hidden: Counter[str]
 
 
-def node_name(node: dict[str, Any]) -> str:
+def node_name(node: Document) -> str:
     """`fetch`, or `fetch[3]` for an index of a mapped node."""
     return node["node"] if node["map_index"] is None else f"{node['node']}[{node['map_index']}]"
 
 
-def work_items(nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def work_items(nodes: Iterable[Document]) -> list[Document]:
     """What really runs: indexes of mapped nodes instead of their summaries."""
     nodes = list(nodes)
     mapped = {node["node"] for node in nodes if node["map_index"] is not None}
     return [node for node in nodes if node["map_index"] is not None or node["node"] not in mapped]
 
 
-def counts(nodes: Iterable[dict[str, Any]]) -> Counter[str]:
+def counts(nodes: Iterable[Document]) -> Counter[str]:
     """How many node runs are in each state; a mapped node counts by its indexes."""
     return Counter(node["state"] for node in work_items(nodes))
 
@@ -72,7 +71,7 @@ def done(states: Counter[str]) -> int:
     return sum(count for state, count in states.items() if state in NODE_RUN_FINAL)
 
 
-def choose(nodes: Sequence[dict[str, Any]], limit: int, now: datetime) -> Rows:
+def choose(nodes: Sequence[Document], limit: int, now: datetime) -> Rows:
     """At most `limit` rows: failures (up to half of them), then what runs, then what waits, then what is done."""
     if len(nodes) <= limit:
         picked = list(range(len(nodes)))
@@ -89,7 +88,7 @@ def choose(nodes: Sequence[dict[str, Any]], limit: int, now: datetime) -> Rows:
     return Rows(shown, hidden)
 
 
-def row_of(node: dict[str, Any], now: datetime, progress: dict[str, str] | None = None) -> Row:
+def row_of(node: Document, now: datetime, progress: dict[str, str] | None = None) -> Row:
     """One node run, described."""
     index = node["map_index"]
     return Row(
@@ -101,7 +100,7 @@ def row_of(node: dict[str, Any], now: datetime, progress: dict[str, str] | None 
     )
 
 
-def seconds_of(item: dict[str, Any], now: datetime) -> float | None:
+def seconds_of(item: Document, now: datetime) -> float | None:
     """How long a run or node run has been going, or took; None before its start."""
     start = read_time(item.get("started_at"))
     if start is None:
@@ -110,13 +109,13 @@ def seconds_of(item: dict[str, Any], now: datetime) -> float | None:
     return max(0.0, (end - start).total_seconds())  # the clocks of two machines may differ a little
 
 
-def due_text(node: dict[str, Any]) -> str:
+def due_text(node: Document) -> str:
     """When a node run that waits is due: its end, its next look, or its next attempt; empty when it waits for no time."""
     due = read_time(node.get("resume_at")) if node["state"] in _WAITING else None
     return f"{due:%Y-%m-%d %H:%M:%S} UTC" if due is not None else ""
 
 
-def error_line(error: dict[str, Any] | None) -> str:
+def error_line(error: Document | None) -> str:
     """`Type: first line of the message`."""
     if not error:
         return ""
@@ -124,7 +123,7 @@ def error_line(error: dict[str, Any] | None) -> str:
     return clean(": ".join(part for part in (str(error.get("type") or ""), message[0] if message else "") if part))
 
 
-def _detail(node: dict[str, Any], progress: str | None) -> str:
+def _detail(node: Document, progress: str | None) -> str:
     parts = []
     if progress:
         parts.append(progress)
@@ -137,7 +136,7 @@ def _detail(node: dict[str, Any], progress: str | None) -> str:
     return "  ".join(parts)
 
 
-def _mapped_progress(nodes: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _mapped_progress(nodes: Sequence[Document]) -> dict[str, str]:
     totals: Counter[str] = Counter()
     finals: Counter[str] = Counter()
     for node in nodes:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from agentflow.cli import context, output
-from agentflow.cli.context import Session
-from agentflow.cli.output import JsonFlag
+from agentflow.cli.output import Document, JsonFlag
 from agentflow.cli.trigger import parse_time
 from agentflow.errors import UsageError
 from agentflow.states import RunState
@@ -36,22 +34,15 @@ def cancel(
     """Cancel a run, or all open runs of a workflow: what waits is dropped, what runs is stopped."""
     if state not in (None, RunState.QUEUED, RunState.RUNNING):
         raise UsageError(f"Runs that are {state} cannot be cancelled.", hint="--state queued or --state running")
-    with context.session() as session:
-        from agentflow import runs
-
-        def one(connection: Any, run: str) -> dict[str, Any]:
-            return runs.cancel_run(connection, run, actor=session.actor, workspace=session.workspace)
-
+    with context.api() as api:
         if run_id is not None and workflow is None:
-            result = session.do(lambda connection: one(connection, run_id))
-            document = output.action("id", run_id, result)
+            document = output.action("id", run_id, api.runs.cancel(run_id))
             text = f"{run_id} {'is being cancelled' if document['changed'] else 'has ended already'}"
             output.emit(document, as_json=json, human=lambda: output.say(text))
             return
         name = _only_workflow(run_id, workflow)
         states = [RunState.QUEUED, RunState.RUNNING] if state is None else [state]
-        found = session.do(lambda connection: runs.open_runs(connection, name, states, workspace=session.workspace))
-        _each(session, found, one, "is being cancelled", json)
+        _each(api.runs.open(name, states), api.runs.cancel, "is being cancelled", json)
 
 
 def clear(
@@ -82,12 +73,10 @@ def clear(
     json: JsonFlag = False,
 ) -> None:
     """Run nodes of a run again, or of all runs of a workflow in a range of logical dates."""
-    with context.session() as session:
-        from agentflow import runs
+    with context.api() as api:
 
-        def one(connection: Any, run: str) -> dict[str, Any]:
-            return runs.clear_run(
-                connection,
+        def one(run: str) -> Document:
+            return api.runs.clear(
                 run,
                 nodes=node,
                 upstream=upstream,
@@ -96,22 +85,18 @@ def clear(
                 newest_version=newest,
                 dry_run=dry_run,
                 force=force,
-                actor=session.actor,
-                workspace=session.workspace,
             )
 
         if run_id is not None and workflow is None:
-            document = output.action("id", run_id, session.do(lambda connection: one(connection, run_id)))
+            document = output.action("id", run_id, one(run_id))
             output.emit(document, as_json=json, human=lambda: output.say(_cleared(document, dry_run=dry_run)))
             return
         name = _only_workflow(run_id, workflow)
         if from_ is None or to is None:
             raise UsageError("--workflow needs a range of logical dates.", hint="--from 2026-11-01 --to 2026-12-01")
         since, until = parse_time(from_, option="--from"), parse_time(to, option="--to")
-        found = session.do(
-            lambda connection: runs.runs_between(connection, name, since, until, workspace=session.workspace)
-        )
-        _each(session, found, one, "would run nodes again" if dry_run else "runs nodes again", json)
+        found = api.runs.between(name, since, until)
+        _each(found, one, "would run nodes again" if dry_run else "runs nodes again", json)
 
 
 def _only_workflow(run_id: str | None, workflow: str | None) -> str:
@@ -120,20 +105,20 @@ def _only_workflow(run_id: str | None, workflow: str | None) -> str:
     return workflow
 
 
-def _each(session: Session, ids: list[str], act: Callable[..., dict[str, Any]], what: str, as_json: bool) -> None:
-    """One transaction a run, so that one which cannot be changed keeps no other from it; exit 1 if there was one."""
+def _each(ids: Sequence[str], act: Callable[[str], Document], what: str, as_json: bool) -> None:
+    """Each run by itself, so that one which cannot be changed keeps no other from it; exit 1 if there was one."""
     from agentflow.errors import AgentFlowError
 
     items: list[dict[str, Any]] = []
     failed = False
     for run in ids:
         try:
-            result = session.do(partial(act, run=run))
+            result = act(run)
         except AgentFlowError as error:
             failed = True
             items.append({"id": run, "changed": False, "error": error.message})
         else:
-            items.append({"id": run} | result)
+            items.append({"id": run, **result})
 
     def human() -> None:
         for item in items:
@@ -165,14 +150,8 @@ def mark(
     json: JsonFlag = False,
 ) -> None:
     """Set the state of a node by hand; its downstreams go on accordingly."""
-    with context.session() as session:
-        from agentflow import runs
-
-        result = session.do(
-            lambda connection: runs.mark_node(
-                connection, run_id, node, state, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.runs.mark(run_id, node, state)
     output.emit(
         output.action("id", run_id, result),
         as_json=json,
@@ -187,14 +166,8 @@ def rerun(
     json: JsonFlag = False,
 ) -> None:
     """Start a new run with the params of this one, and print its id."""
-    with context.session() as session:
-        from agentflow import runs
-
-        document = session.do(
-            lambda connection: runs.rerun(
-                connection, run_id, newest_version=newest, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        document = api.runs.rerun(run_id, newest_version=newest)
     output.emit(document, as_json=json, human=lambda: output.say(document["id"]))
 
 
@@ -202,12 +175,8 @@ def note(
     run_id: RunId, text: Annotated[str, typer.Argument(help="The remark; empty removes it.")], *, json: JsonFlag = False
 ) -> None:
     """Keep a remark with a run."""
-    with context.session() as session:
-        from agentflow import runs
-
-        result = session.do(
-            lambda connection: runs.set_note(connection, run_id, text, actor=session.actor, workspace=session.workspace)
-        )
+    with context.api() as api:
+        result = api.runs.note(run_id, text)
     output.emit(output.action("id", run_id, result), as_json=json, human=lambda: output.say(f"{run_id} noted"))
 
 
@@ -220,10 +189,6 @@ def delete(
     """Delete an ended run with its sub-runs, outputs and logs."""
     if not yes:
         output.confirm(f"Delete the run {run_id} with its outputs and logs?")
-    with context.session() as session:
-        from agentflow import runs
-
-        result = session.do(
-            lambda connection: runs.delete_run(connection, run_id, actor=session.actor, workspace=session.workspace)
-        )
+    with context.api() as api:
+        result = api.runs.delete(run_id)
     output.emit(output.action("id", run_id, result), as_json=json, human=lambda: output.say(f"{run_id} deleted"))

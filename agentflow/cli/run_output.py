@@ -12,45 +12,39 @@ from agentflow.clock import utc_now
 from agentflow.states import NodeRunState, RunState
 
 if TYPE_CHECKING:
-    from agentflow.cli.context import Session
+    from agentflow.cli.context import Api
 
 _ERRORS_SHOWN = 10  #: Failed nodes told one by one after a run; the rest is counted.
 
 
-def follow(session: Session, run_id: str, *, goes_on: bool = False) -> dict[str, Any]:
-    """Show progress until the run has ended; returns its last document. A database that goes away is waited for.
+def follow(api: Api, run_id: str, *, goes_on: bool = False) -> output.Document:
+    """Show progress until the run has ended; returns its last document. What goes away meanwhile is waited for.
 
     Args:
-        session: Where the run is stored.
+        api: Where the run is known.
         run_id: Of the run.
         goes_on: Whether Ctrl-C ends only the watching, not the run, which is then said.
     """
-    from agentflow import runs
-    from agentflow.cli.news import News
+    from agentflow.cli.following import following
     from agentflow.cli.progress import watch
 
-    with News(session.settings.listen_database_url or session.url) as news:
+    with following(api) as follower:
         try:
-            return watch(
-                lambda: session.do_patiently(
-                    lambda connection: runs.show_run(connection, run_id, workspace=session.workspace)
-                ),
-                news.wait,
-            )
+            return watch(lambda: follower.show(run_id), follower.wait)
         except KeyboardInterrupt:
             if goes_on:
                 output.note(f"the run goes on; `agentflow runs cancel {run_id}` stops it")
             raise
 
 
-def finish(document: dict[str, Any], *, as_json: bool) -> NoReturn:
+def finish(document: output.Document, *, as_json: bool) -> NoReturn:
     """Print how a run ended and leave: 0 for success, 1 for anything else."""
     success = document["state"] == RunState.SUCCESS  # failures that later nodes handled are no news then
     output.emit(document, as_json=as_json, human=lambda: None if success else print_failures(document))
     raise typer.Exit(0 if success else 1)
 
 
-def print_failures(document: dict[str, Any]) -> None:
+def print_failures(document: output.Document) -> None:
     """On stderr: which nodes failed, why, and where their log is."""
     from rich.text import Text
 
@@ -66,11 +60,11 @@ def print_failures(document: dict[str, Any]) -> None:
         output.note(f"the log: agentflow logs {document['id']} {failed[0]['node']}")
 
 
-def _state(row: dict[str, Any]) -> Any:
+def _state(row: output.Document) -> Any:
     return style.state_text(row["state"], encoding=output.stdout().encoding)
 
 
-def _took(row: dict[str, Any]) -> str:
+def _took(row: output.Document) -> str:
     return output.duration_text(progress_rows.seconds_of(row, utc_now()))
 
 
@@ -102,7 +96,7 @@ _SUB_RUN_COLUMNS = [
 ]
 
 
-def print_run(document: dict[str, Any]) -> None:
+def print_run(document: output.Document) -> None:
     """A run and its nodes on stdout."""
     import json
 

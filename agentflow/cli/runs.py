@@ -36,30 +36,23 @@ def list_all(
     json: JsonFlag = False,
 ) -> None:
     """List runs, the newest first."""
-    with context.session() as session:
-        from agentflow import runs
-
-        items, next_cursor = session.do(
-            lambda connection: runs.list_runs(
-                connection,
-                workflow=workflow,
-                states=[] if state is None else [state],
-                triggered_by=[] if triggered_by is None else [triggered_by],
-                search=search,
-                backfill=backfill,
-                limit=limit,
-                cursor=cursor,
-                hidden=hidden,
-                workspace=session.workspace,
-            )
+    with context.api() as api:
+        found = api.runs.page(
+            workflow=workflow,
+            states=[state] if state else [],
+            triggered_by=[triggered_by] if triggered_by else [],
+            search=search,
+            backfill=backfill,
+            limit=limit,
+            cursor=cursor,
+            hidden=hidden,
         )
 
     def human() -> None:
-        output.print_table(run_output.RUN_COLUMNS, items, empty="no runs yet: `agentflow trigger NAME`")
-        if next_cursor:
-            output.note(f"more: --cursor {next_cursor}")
+        output.print_table(run_output.RUN_COLUMNS, found["items"], empty="no runs yet: `agentflow trigger NAME`")
+        output.note_more(found["next_cursor"])
 
-    output.emit({"items": items, "next_cursor": next_cursor}, as_json=json, human=human)
+    output.emit(found, as_json=json, human=human)
 
 
 @app.command()
@@ -72,17 +65,13 @@ def show(
     json: JsonFlag = False,
 ) -> None:
     """Show a run with its nodes."""
-    with context.session() as session:
-        from agentflow import runs
-
-        document = session.do(
-            lambda connection: runs.show_run(connection, run_id, address, workspace=session.workspace)
-        )
+    with context.api() as api:
+        document = api.runs.show(run_id, address)
     output.emit(document, as_json=json, human=lambda: run_output.print_run(document))
 
 
 @app.command()
 def wait(run_id: RunId, *, json: JsonFlag = False) -> None:
     """Show progress until the run ends; exit 1 for anything but success."""
-    with context.session() as session:
-        run_output.finish(run_output.follow(session, run_id, goes_on=True), as_json=json)
+    with context.api() as api:
+        run_output.finish(run_output.follow(api, run_id, goes_on=True), as_json=json)

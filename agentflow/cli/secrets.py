@@ -11,7 +11,7 @@ from agentflow.cli import context, output, secret_input
 from agentflow.cli.output import Column, JsonFlag
 
 if TYPE_CHECKING:
-    from agentflow.keys import KeyRing
+    from agentflow.cli.context import Api
     from agentflow.settings import Settings
 
 app = typer.Typer(name="secrets", help="Secrets: values that templates read as secrets.NAME; write-only.")
@@ -23,26 +23,24 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, rich_help_panel=output.RUNS)
 
 
-def keys_for_writing(settings: Settings) -> KeyRing:
-    """The keys in force; beside the embedded database one is generated when it is first needed.
+def require_key(api: Api) -> None:
+    """Before anybody is asked for a value: there must be a key here; a webserver has its own.
 
     Raises:
         SettingsError: The database is an external one, and there is no key.
     """
-    from agentflow.keys import ensure_secret_key, key_ring
+    from agentflow.cli.local import LocalApi
+    from agentflow.cli.local.group import keys_for_writing
 
-    if not settings.database_url:
-        ensure_secret_key(settings.secret_key, settings.home)
-    return key_ring(settings.secret_key, settings.home)
+    if isinstance(api, LocalApi):
+        keys_for_writing(api.session.settings)
 
 
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List the names of the secrets; their values cannot be read back."""
-    with context.session() as session:
-        from agentflow import secrets
-
-        items, _ = session.do(lambda connection: secrets.list_secrets(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.secrets.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -60,18 +58,13 @@ def set_one(
     json: JsonFlag = False,
 ) -> None:
     """Create a secret or change it. The value comes from a hidden prompt, standard input or a file, never from here."""
-    with context.session() as session:
-        from agentflow import secrets
+    with context.api() as api:
         from agentflow.catalog import check_name
 
         check_name(name, "secret")  # before anybody is asked for a value
-        ring = keys_for_writing(session.settings)
+        require_key(api)
         value = secret_input.read_secret(name, from_file)
-        result = session.do(
-            lambda connection: secrets.set_secret(
-                connection, name, value, ring=ring, actor=session.actor, workspace=session.workspace
-            )
-        )
+        result = api.secrets.set(name, value)
     secret_input.warn_if_short(name, value)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} set"))
 
@@ -79,12 +72,8 @@ def set_one(
 @app.command()
 def delete(name: Name, *, json: JsonFlag = False) -> None:
     """Delete a secret; nodes that name it fail from then on."""
-    with context.session() as session:
-        from agentflow import secrets
-
-        result = session.do(
-            lambda connection: secrets.delete_secret(connection, name, actor=session.actor, workspace=session.workspace)
-        )
+    with context.api() as api:
+        result = api.secrets.delete(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 
@@ -97,8 +86,10 @@ def rotate_keys(
     json: JsonFlag = False,
 ) -> None:
     """Encrypt every secret and connection with the newest key, in all workspaces; earlier keys may then be removed."""
+    context.require_database("rotate-keys")
     with context.session() as session:
         from agentflow import secrets
+        from agentflow.cli.local.group import keys_for_writing
         from agentflow.keys import add_key
 
         if new_key:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from agentflow.cli import context, output, run_output
 from agentflow.cli.output import JsonFlag
 from agentflow.errors import UsageError
-from agentflow.states import TriggeredBy
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 def register(app: typer.Typer) -> None:
@@ -38,30 +34,17 @@ def trigger(
 ) -> None:
     """Start a run and print its id."""
     date = parse_time(logical_date, option="--logical-date") if logical_date else None
+    with context.api() as api:
+        from agentflow.spec import read_cli_params
 
-    def create(connection: Connection) -> dict[str, Any]:
-        from agentflow import catalog, runs, spec
-
-        schema = catalog.export_spec(connection, name, workspace=session.workspace).get("params", {})
-        return runs.create_run(
-            connection,
-            name,
-            spec.read_cli_params(schema, param or []),
-            triggered_by=TriggeredBy.CLI,
-            logical_date=date,
-            note=note,
-            actor=session.actor,
-            workspace=session.workspace,
-        )
-
-    with context.session() as session:
-        run = session.do(create)
+        params = read_cli_params(api.workflows.export(name).get("params", {}), param or [])
+        run = api.runs.create(name, params, logical_date=date, note=note)
         if run.get("paused"):
             output.note(f"{name} is paused: the run stays queued until `agentflow workflows unpause {name}`")
         if wait and not json:
             output.say(run["id"])
         if wait and not run.get("paused"):
-            run_output.finish(run_output.follow(session, run["id"], goes_on=True), as_json=json)
+            run_output.finish(run_output.follow(api, run["id"], goes_on=True), as_json=json)
     output.emit(run, as_json=json, human=lambda: None if wait else output.say(run["id"]))
     if wait:
         raise typer.Exit(1)

@@ -23,10 +23,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List the variables."""
-    with context.session() as session:
-        from agentflow import settings_store
-
-        items, _ = session.do(lambda connection: settings_store.list_variables(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.variables.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -44,28 +42,16 @@ def set_one(
 ) -> None:
     """Create a variable or change it."""
     content = read_value(value) if as_json else value
-    with context.session() as session:
-        from agentflow import settings_store
-
-        result = session.do(
-            lambda connection: settings_store.set_variable(
-                connection, name, content, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.variables.set(name, content)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} set"))
 
 
 @app.command()
 def delete(name: Name, *, json: JsonFlag = False) -> None:
     """Delete a variable; nodes that read it fail from then on."""
-    with context.session() as session:
-        from agentflow import settings_store
-
-        result = session.do(
-            lambda connection: settings_store.delete_variable(
-                connection, name, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.variables.delete(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 

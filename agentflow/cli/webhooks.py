@@ -8,7 +8,6 @@ import typer
 
 from agentflow.cli import context, output
 from agentflow.cli.output import Column, JsonFlag
-from agentflow.cli.secrets import keys_for_writing
 
 app = typer.Typer(name="webhooks", help="Webhooks: addresses that start runs; tokens are shown once.")
 
@@ -21,10 +20,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List webhook triggers and what is known of their tokens."""
-    with context.session() as session:
-        from agentflow import webhooks
-
-        items = session.do(lambda connection: webhooks.list_webhooks(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.webhooks.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -43,15 +40,8 @@ def rotate(
     json: JsonFlag = False,
 ) -> None:
     """Make a token, the first one or a new one; the one before is dead at once."""
-    with context.session() as session:
-        from agentflow import webhooks
-
-        ring = keys_for_writing(session.settings) if signed else None
-        document = session.do(
-            lambda connection: webhooks.rotate_webhook(
-                connection, workflow, trigger, ring=ring, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        document = api.webhooks.rotate(workflow, trigger, signed=signed)
 
     def human() -> None:
         output.print_fields([("address", document["path"]), ("signing secret", document["signing_secret"])])
@@ -67,14 +57,8 @@ def revoke(
     json: JsonFlag = False,
 ) -> None:
     """Forget a token: its address answers 404."""
-    with context.session() as session:
-        from agentflow import webhooks
-
-        result = session.do(
-            lambda connection: webhooks.revoke_webhook(
-                connection, name, actor=session.actor, workspace=session.workspace
-            )
-        )
+    with context.api() as api:
+        result = api.webhooks.revoke(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} revoked"))
 
 

@@ -23,10 +23,8 @@ def why(
     json: JsonFlag = False,
 ) -> None:
     """Tell why a node is not running, and what to do."""
-    with context.session() as session:
-        from agentflow import runs
-
-        document = session.do(lambda connection: runs.why(connection, run_id, node, workspace=session.workspace))
+    with context.api() as api:
+        document = api.runs.why(run_id, node)
 
     def human() -> None:
         output.say(f"{document['node']} is {document['state'] or 'not started'}")

@@ -21,10 +21,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_all(*, json: JsonFlag = False) -> None:
     """List the workflows with their next fire and latest run."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        items, _ = session.do(lambda connection: catalog.list_workflows(connection, workspace=session.workspace))
+    with context.api() as api:
+        items = list(api.workflows.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -35,10 +33,8 @@ def list_all(*, json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, *, json: JsonFlag = False) -> None:
     """Show one workflow."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        document = session.do(lambda connection: catalog.show_workflow(connection, name, workspace=session.workspace))
+    with context.api() as api:
+        document = api.workflows.get(name)
     output.emit(document, as_json=json, human=lambda: _print_workflow(document))
 
 
@@ -55,12 +51,8 @@ def unpause(name: Name, *, json: JsonFlag = False) -> None:
 
 
 def _set_paused(name: str, *, paused: bool, json: bool) -> None:
-    with context.session() as session:
-        from agentflow import catalog
-
-        result = session.do(
-            lambda connection: catalog.set_paused(connection, name, paused, session.actor, workspace=session.workspace)
-        )
+    with context.api() as api:
+        result = api.workflows.pause(name) if paused else api.workflows.unpause(name)
     document = output.action("name", name, result)
     word = "paused" if paused else "unpaused"
     output.emit(
@@ -80,21 +72,17 @@ def delete(
     """Delete a workflow with its versions; refused while runs are open."""
     if not yes and not json:
         output.confirm(f"Delete {name} and its history?")
-    with context.session() as session:
-        from agentflow import catalog
-
-        result = session.do(
-            lambda connection: catalog.delete_workflow(connection, name, session.actor, workspace=session.workspace)
-        )
+    with context.api() as api:
+        result = api.workflows.delete(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} deleted"))
 
 
-def _latest(row: dict[str, Any]) -> Any:
+def _latest(row: output.Document) -> Any:
     latest = row.get("latest_run")
     return style.state_text(latest["state"], encoding=output.stdout().encoding) if latest else None
 
 
-def _paused(row: dict[str, Any]) -> str:
+def _paused(row: output.Document) -> str:
     if not row["paused"]:
         return ""
     return "after failures" if row.get("pause_reason") else "paused"
@@ -112,7 +100,7 @@ _COLUMNS = [
 ]
 
 
-def _print_workflow(document: dict[str, Any]) -> None:
+def _print_workflow(document: output.Document) -> None:
     latest = document.get("latest_run")
     output.print_fields(
         [

@@ -103,7 +103,7 @@ def test_wrong_usage_is_exit_2_in_both_shapes(capsys, arguments):
 
 
 def test_json_after_two_dashes_is_an_argument(capsys):
-    assert main.main(["runs", "show", "--", "--json", "x"]) == 2
+    assert main.main(["runs", "wait", "--", "--json", "x"]) == 2
     assert capsys.readouterr().out == ""
 
 
