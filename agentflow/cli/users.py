@@ -188,7 +188,7 @@ def _say_made(email: str, made: dict[str, Any]) -> None:
         output.say(made["link"])
 
 
-def _roles(row: dict[str, Any]) -> str:
+def _roles(row: output.Document) -> str:
     roles = [f"{one['workspace']}:{one['role']}" for one in row["memberships"]]
     return ", ".join((["instance admin"] if row["instance_admin"] else []) + roles)
 
