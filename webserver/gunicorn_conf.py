@@ -6,6 +6,7 @@ library in the worker, and both look at import time whether that has happened (E
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shutil
@@ -68,6 +69,16 @@ def post_worker_init(worker: Any) -> None:
 
     worker.wsgi.extensions["agentflow.live"].start()
     gevent.spawn(watch_loop)
+
+
+def worker_exit(_arbiter: Any, worker: Any) -> None:
+    """An orderly end is over here: taking all modules apart would need as long as all the rest of it."""
+    if worker.booted and not worker.alive:
+        from webserver.state import web_of
+
+        web_of(worker.wsgi).close()
+        logging.shutdown()
+        os._exit(0)
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:

@@ -238,7 +238,7 @@ class TestRights:
 
     def test_a_socket_that_never_says_who_it_is_is_closed(self, server) -> None:
         url = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
-        connection = websocket.create_connection(url, timeout=30)
+        connection = websocket.create_connection(url, timeout=40)
         assert connection.recv().startswith("0{")
         with contextlib.suppress(websocket.WebSocketException):
             assert connection.recv() in {"1", ""}  # engine.io's word for the end, or the end itself

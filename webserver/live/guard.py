@@ -16,6 +16,7 @@ from webserver.live.clients import Client, Clients, Credentials
 log = logging.getLogger(__name__)
 
 CHECK = 3.0  #: Seconds between looks at the same credentials.
+STRANGER = 10.0  #: Seconds that a connection has to say who it is.
 SHARE = 20  #: A round of looks may take one part in this of the time, whatever the number of sockets.
 
 
@@ -39,7 +40,7 @@ class Guard:
         self._told = told
         self._stopping = threading.Event()
         self._hurry = threading.Event()
-        self._strangers: set[str] = set()
+        self._strangers: dict[str, float] = {}  # by engineio's id, since when (monotonic clock)
 
     def start(self) -> None:
         """Start the thread."""
@@ -70,11 +71,12 @@ class Guard:
             pause = max(CHECK, SHARE * (time.monotonic() - began))
 
     def _close_strangers(self) -> None:
-        """A connection that has not said who it is from one look to the next holds a place for nothing."""
-        strangers = self._clients.strangers()
-        for sid in self._strangers & strangers.keys():
-            strangers[sid].cut()
-        self._strangers = strangers.keys() - self._strangers
+        """A connection that does not say who it is holds a place for nothing."""
+        now, strangers = time.monotonic(), self._clients.strangers()
+        self._strangers = {sid: self._strangers.get(sid, now) for sid in strangers}
+        for sid, since in self._strangers.items():
+            if now - since > STRANGER:
+                strangers[sid].cut()
 
     def check(self) -> None:
         """Look at everybody once; those with the same credentials together."""

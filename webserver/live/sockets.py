@@ -104,7 +104,8 @@ class LiveServer:
         connections = self.clients.connections()
         for connection in connections:
             connection.close()
-        time.sleep(grace)
+        if connections:
+            time.sleep(grace)
         for connection in {each.eio.sid: each for each in (*self.clients.connections(), *connections)}.values():
             connection.cut()
         self.listener.stop()
