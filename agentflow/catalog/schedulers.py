@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -107,7 +108,7 @@ def unserved(connection: Connection) -> list[dict[str, Any]]:
     return [{"queue": row.queue, "executor": row.executor or None, "workflows": list(row.workflows)} for row in rows]
 
 
-def describe_unserved(one: dict[str, Any]) -> str:
+def describe_unserved(one: Mapping[str, Any]) -> str:
     """One of them in words: what waits, and what to do."""
     names: list[str] = one["workflows"]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

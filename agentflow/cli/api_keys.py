@@ -9,6 +9,8 @@ import typer
 
 from agentflow.cli import context, output
 from agentflow.cli.output import Column, JsonFlag
+from agentflow.clock import utc_now
+from agentflow.errors import UsageError
 
 app = typer.Typer(name="api-keys", help="API keys: what programs send instead of logging in.")
 workspaces_app = typer.Typer(name="workspaces", help="Workspaces: tenants that see nothing of each other.")
@@ -27,16 +29,10 @@ def list_all(
     json: JsonFlag = False,
 ) -> None:
     """List the keys of AGENTFLOW_WORKSPACE, without themselves."""
-    with context.session() as session:
-        from agentflow.access import api_keys
-
-        items, following = session.do(
-            lambda connection: api_keys.list_api_keys(
-                connection, workspace=session.workspace, revoked=revoked, limit=1000
-            )
-        )
+    with context.api() as api:
+        items = list(api.api_keys.list(revoked=revoked))
     output.emit(
-        {"items": items, "next_cursor": following},
+        {"items": items, "next_cursor": None},
         as_json=json,
         human=lambda: output.print_table(_COLUMNS, items, empty="no keys"),
     )
@@ -54,30 +50,21 @@ def create(
     json: JsonFlag = False,
 ) -> None:
     """Make a key for AGENTFLOW_WORKSPACE. It is printed once and cannot be shown again."""
-    with context.session() as session:
-        from agentflow.access import api_keys
-        from agentflow.access.accounts import user_id
-        from agentflow.clock import utc_now
+    end = None if expires is None else utc_now() + _duration(expires)
+    with context.api() as api:
+        from agentflow.client import Client
 
-        now = utc_now()
-        made = session.do(
-            lambda connection: api_keys.create_api_key(
-                connection,
-                name,
-                scopes=scope,
-                user=None if user is None else user_id(connection, user),
-                expires_at=None if expires is None else now + _duration(expires),
-                now=now,
-                actor=session.actor,
-                workspace=session.workspace,
-            )
-        )
+        if user is None:
+            made: output.Document = api.api_keys.create(name, scopes=scope, expires_at=end)
+        elif isinstance(api, Client):
+            raise UsageError("Through a webserver keys are made for nobody.", hint="leave out --user")
+        else:
+            made = api.api_keys.create(name, scopes=scope, expires_at=end, user=user)
     output.emit(made, as_json=json, human=lambda: output.say(made["key"]))
 
 
 def _duration(text: str) -> timedelta:
     from agentflow.durations import parse_duration
-    from agentflow.errors import UsageError
 
     try:
         return parse_duration(text)
@@ -88,27 +75,16 @@ def _duration(text: str) -> timedelta:
 @app.command()
 def revoke(name: Annotated[str, typer.Argument(help="Name of the key.")], *, json: JsonFlag = False) -> None:
     """Stop a key for good."""
-    with context.session() as session:
-        from agentflow.access import api_keys
-
-        result = session.do(
-            lambda connection: api_keys.revoke_api_key(
-                connection,
-                api_keys.api_key_id(connection, name, workspace=session.workspace),
-                actor=session.actor,
-                workspace=session.workspace,
-            )
-        )
+    with context.api() as api:
+        result = api.api_keys.revoke(name)
     output.emit(result, as_json=json, human=lambda: output.say(f"{name} revoked"))
 
 
 @workspaces_app.command("list")
 def list_workspaces(*, json: JsonFlag = False) -> None:
     """List the workspaces."""
-    with context.session() as session:
-        from agentflow.access import workspaces
-
-        items = session.do(lambda connection: workspaces.list_workspaces(connection, everything=True))
+    with context.api() as api:
+        items = list(api.workspaces.list())
     output.emit(
         {"items": items, "next_cursor": None},
         as_json=json,
@@ -121,10 +97,8 @@ def create_workspace(
     name: Annotated[str, typer.Argument(help="Small letters, digits, _ and -.")], *, json: JsonFlag = False
 ) -> None:
     """Make a workspace, with a default pool."""
-    with context.session() as session:
-        from agentflow.access import workspaces
-
-        result = session.do(lambda connection: workspaces.create_workspace(connection, name, actor=session.actor))
+    with context.api() as api:
+        result = api.workspaces.create(name)
     output.emit(output.action("name", name, result), as_json=json, human=lambda: output.say(f"{name} created"))
 
 

@@ -35,18 +35,15 @@ def schedulers(
     json: JsonFlag = False,
 ) -> None:
     """List the schedulers, and queues with ready nodes that none of them serves."""
-    with context.session() as session:
-        from agentflow import catalog
-
-        ended_within = None if everything else RECENT
-        items, _ = session.do(
-            lambda connection: catalog.list_schedulers(connection, limit=LIMIT, ended_within=ended_within)
-        )
-        waiting = session.do(catalog.unserved)
+    with context.api() as api:
+        found = api.system.schedulers(ended_within=None if everything else RECENT, limit=LIMIT)
 
     def human() -> None:
-        output.print_table(_COLUMNS, items, empty="none: `agentflow standalone` or `agentflow scheduler` starts one")
-        for one in waiting:
-            output.note(catalog.describe_unserved(one))
+        from agentflow.catalog import describe_unserved
 
-    output.emit({"items": items, "next_cursor": None, "unserved": waiting}, as_json=json, human=human)
+        empty = "none: `agentflow standalone` or `agentflow scheduler` starts one"
+        output.print_table(_COLUMNS, found["items"], empty=empty)
+        for one in found["unserved"]:
+            output.note(describe_unserved(one))
+
+    output.emit({**found, "next_cursor": None}, as_json=json, human=human)

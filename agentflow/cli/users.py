@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentflow.cli import context, output
 from agentflow.cli.output import Column, JsonFlag
+from agentflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from agentflow.cli.context import Api
+    from agentflow.cli.local import LocalApi
 
 app = typer.Typer(name="users", help="Users of the webserver: their passwords and roles.")
 Email = Annotated[str, typer.Argument(help="Address of the user.")]
@@ -35,13 +38,10 @@ def list_all(
     json: JsonFlag = False,
 ) -> None:
     """List the users of the instance."""
-    with context.session() as session:
-        from agentflow.access import users
-
-        where = session.workspace if members else None
-        items, following = session.do(lambda connection: users.list_users(connection, workspace=where, limit=1000))
+    with context.api() as api:
+        items = list(api.users.list(members=members))
     output.emit(
-        {"items": items, "next_cursor": following},
+        {"items": items, "next_cursor": None},
         as_json=json,
         human=lambda: output.print_table(_COLUMNS, items, empty="no users"),
     )
@@ -60,31 +60,15 @@ def create(
     json: JsonFlag = False,
 ) -> None:
     """Make a user. The password comes from a hidden prompt or standard input, never from the command line."""
-    with context.session() as session:
-        from agentflow.access import links, users, workspaces
+    with context.api() as api:
         from agentflow.access.accounts import read_email
-        from agentflow.clock import utc_now
 
         address, wanted = read_email(email), _role(role)  # before anybody is asked for a password
-        password = None if link else _read_password(address)
-
-        def make(connection: Connection) -> dict[str, Any]:
-            made = users.create_user(
-                connection,
-                address,
-                name=name,
-                password=password,
-                instance_admin=instance_admin,
-                actor=session.actor,
-            )
-            if wanted is not None:
-                workspaces.grant_role(connection, made["id"], session.workspace, wanted, actor=session.actor)
-            if link:
-                token = links.make_link(connection, made["id"], "reset", now=utc_now(), actor=session.actor)["token"]
-                return made | {"link": token}
-            return made
-
-        made = session.do(make)
+        _link_only(api, link=link)
+        make = api.users.create if link else partial(_local(api).users.create, password=_read_password(address))
+        made: dict[str, Any] = dict(make(address, role=wanted, name=name, instance_admin=instance_admin))
+    if link:
+        made["link"] = made["link"]["token"]
     output.emit(output.action("id", made["id"], made), as_json=json, human=lambda: _say_made(address, made))
 
 
@@ -103,23 +87,16 @@ def enable(email: Email, *, json: JsonFlag = False) -> None:
 @app.command("reset-password")
 def reset_password(email: Email, *, link: LinkFlag = False, json: JsonFlag = False) -> None:
     """Give a user another password and end their sessions. It comes from a hidden prompt or standard input."""
-    with context.session() as session:
-        from agentflow.access import links, users
-        from agentflow.access.accounts import user_id
-        from agentflow.clock import utc_now
-
-        user = session.do(lambda connection: user_id(connection, email))
+    with context.api() as api:
+        _link_only(api, link=link)
         if link:
-            made = session.do(
-                lambda connection: links.make_link(connection, user, "reset", now=utc_now(), actor=session.actor)
-            )
-            result = {"changed": True, "link": made["token"]}
+            result = api.users.reset_password(email)
         else:
-            password = _read_password(email)
-            session.do(lambda connection: users.set_password(connection, user, password, actor=session.actor))
-            result = {"changed": True}
+            local = _local(api)
+            local.users.find(email)  # before anybody is asked for a password
+            result = local.users.reset_password(email, _read_password(email))
     output.emit(
-        output.action("id", str(user), result) | {"id": user},
+        result,
         as_json=json,
         human=lambda: output.say(result["link"] if link else f"{email} has another password"),
     )
@@ -133,41 +110,44 @@ def grant(
     json: JsonFlag = False,
 ) -> None:
     """Give a user a role in AGENTFLOW_WORKSPACE, in place of the one they had."""
-    with context.session() as session:
-        from agentflow.access import workspaces
-        from agentflow.access.accounts import user_id
-
-        wanted = None if role == "none" else _role(role)
-
-        def change(connection: Connection) -> dict[str, Any]:
-            user = user_id(connection, email)
-            if wanted is None:
-                return workspaces.revoke_role(connection, user, session.workspace, actor=session.actor)
-            return workspaces.grant_role(connection, user, session.workspace, wanted, actor=session.actor)
-
-        result = session.do(change)
+    wanted = None if role == "none" else _role(role)
+    with context.api() as api:
+        result = api.users.grant(email, wanted)
     output.emit(result, as_json=json, human=lambda: output.say(f"{email}: {role} in {result['workspace']}"))
 
 
 def _change(email: str, word: str, *, json: bool, disabled: bool) -> None:
-    with context.session() as session:
-        from agentflow.access import users
-        from agentflow.access.accounts import user_id
-
-        made = session.do(
-            lambda connection: users.update_user(
-                connection, user_id(connection, email), disabled=disabled, actor=session.actor
-            )
-        )
+    with context.api() as api:
+        made = api.users.set_disabled(email, disabled=disabled)
     output.emit({"id": made["id"], "changed": True}, as_json=json, human=lambda: output.say(f"{made['email']} {word}"))
 
 
-def _role(word: str | None) -> Any:
+def _link_only(api: Api, *, link: bool) -> None:
+    """Passwords of others do not go through a webserver: a link lets them set their own.
+
+    Raises:
+        UsageError: It would.
+    """
+    from agentflow.client import Client
+
+    if isinstance(api, Client) and not link:
+        raise UsageError(
+            "Through a webserver nobody sets another one's password.", hint="--link prints a link that does"
+        )
+
+
+def _local(api: Api) -> LocalApi:
+    from agentflow.cli.local import LocalApi
+
+    assert isinstance(api, LocalApi)
+    return api
+
+
+def _role(word: str | None) -> str | None:
     from agentflow.access import Role
-    from agentflow.errors import UsageError
 
     try:
-        return None if word is None else Role(word)
+        return None if word is None else Role(word).value
     except ValueError:
         raise UsageError(f"{word!r} is not a role.", hint="viewer, operator, editor or admin") from None
 

@@ -6,6 +6,7 @@ from typing import Self
 
 import httpx
 
+from agentflow.client.accounts import ApiKeys, Users, Workspaces
 from agentflow.client.backfills import Backfills
 from agentflow.client.http import PATIENCE, TIMEOUT, Http
 from agentflow.client.named import Connections, Pools, Secrets, Variables, Webhooks
@@ -58,6 +59,9 @@ class Client:
         self.secrets = Secrets(self._http)
         self.connections = Connections(self._http)
         self.webhooks = Webhooks(self._http)
+        self.users = Users(self._http)
+        self.api_keys = ApiKeys(self._http)
+        self.workspaces = Workspaces(self._http)
         self.system = System(self._http)
 
     @property

@@ -409,6 +409,20 @@ class Scheduler(TypedDict):
     beat_age: float
 
 
+class Unserved(TypedDict):
+    """Ready nodes wait here, and no living scheduler takes them."""
+
+    queue: str
+    executor: str | None
+    workflows: list[str]
+
+
+class SchedulerPage(Page[Scheduler]):
+    """Schedulers, and what none of them serves."""
+
+    unserved: list[Unserved]
+
+
 class NodeType(TypedDict):
     """A node type that is installed."""
 
@@ -454,3 +468,64 @@ class Readiness(TypedDict):
 
     status: str
     checks: list[ReadyCheck]
+
+
+class Membership(TypedDict):
+    """A role somewhere."""
+
+    workspace: str
+    role: str
+
+
+class User(TypedDict):
+    """A person, or a program with an address."""
+
+    id: int
+    email: str
+    name: str
+    disabled: bool
+    instance_admin: bool
+    has_password: bool
+    has_oidc: bool
+    created_at: str
+    created_by: str
+    memberships: list[Membership]
+
+
+class Granted(TypedDict):
+    """A role that was given."""
+
+    email: str
+    workspace: str
+    role: str | None
+    changed: bool
+
+
+class ApiKey(TypedDict):
+    """A key, without itself."""
+
+    id: int
+    name: str
+    prefix: str
+    scopes: list[str]
+    user: str | None
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    used_at: str | None
+    revoked_at: str | None
+
+
+class NewApiKey(ApiKey):
+    """A key with itself: shown once."""
+
+    key: str
+
+
+class Workspace(TypedDict):
+    """A workspace."""
+
+    name: str
+    created_at: str
+    role: str | None
+    members: int

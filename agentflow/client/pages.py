@@ -19,7 +19,7 @@ def page(http: Http, path: str, query: Mapping[str, Any], *, limit: int, cursor:
         items += part["items"]
         cursor = part["next_cursor"]
         if cursor is None or len(items) >= limit:
-            return {"items": items, "next_cursor": cursor}
+            return {**part, "items": items, "next_cursor": cursor}
 
 
 def each(http: Http, path: str, query: Mapping[str, Any] | None = None) -> Iterator[Any]:

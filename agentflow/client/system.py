@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from agentflow.client.documents import Event, ImportProblem, Me, NodeType, Page, Readiness, Scheduler
+from agentflow.client.documents import Event, ImportProblem, Me, NodeType, Page, Readiness, SchedulerPage
 from agentflow.client.http import Http
 from agentflow.client.pages import each, page
 
@@ -33,9 +33,15 @@ class System:
         """Files of the DAG folder that could not be loaded."""
         return each(self._http, "/import-errors")
 
-    def schedulers(self) -> Iterator[Scheduler]:
-        """Schedulers, the newest first."""
-        return each(self._http, "/schedulers")
+    def schedulers(self, *, ended_within: float | None = None, limit: int = 25) -> SchedulerPage:
+        """Schedulers, the newest first, and queues with ready nodes that none of them serves.
+
+        Args:
+            ended_within: Leave those out that have been silent for so many seconds.
+            limit: At most so many.
+        """
+        found = page(self._http, "/schedulers", {"ended_within": ended_within}, limit=limit, cursor=None)
+        return cast("SchedulerPage", found)
 
     def node_types(self) -> list[NodeType]:
         """Installed node types."""

@@ -126,7 +126,7 @@ _ALIKE = [
     (r"[ \t]+", " "),
 ]
 #: What a side may tell in its own way.
-_OWN = {"event_seq", "request_id", "triggered_by", "token", "signing_secret", "used_at", "prefix"}
+_OWN = {"beat_age", "event_seq", "request_id", "triggered_by", "token", "signing_secret", "used_at", "prefix"}
 
 
 def plain(text: str, unordered: bool) -> Any:
@@ -261,6 +261,7 @@ def test_workflows(applied):
     both("webhooks revoke flow/hook --json")
     both("webhooks revoke flow/nothing", code=1)
     both("import-errors --json")
+    both("schedulers --json")
     both("why 0192f0c1-2f7b-7000-8000-000000000000 x --json", code=1)
 
 
@@ -376,6 +377,39 @@ def test_named(sides):
     both("connections delete db --json", code=1)
 
 
+def test_accounts(sides):
+    both = sides.both
+    both("api-keys create temp --scope read --expires 30d --json")
+    both("api-keys create temp --scope read --json", code=1)
+    both("api-keys create other --scope nonsense", code=2, same=False)
+    both("api-keys revoke temp --json")
+    both("api-keys revoke temp", code=1)
+    both("api-keys list --revoked --json", unordered=True)
+    for side, name in ((HERE, "ada"), (THERE, "bob")):
+        made = sides.say(side, f"users create {name}@example.org --role viewer --link --json")
+        assert json.loads(made.out)["link"], made
+        granted = sides.say(side, f"users grant {name}@example.org editor --json")
+        assert json.loads(granted.out)["role"] == "editor", granted
+        (listed,) = json.loads(sides.say(side, "users list --members --json").out)["items"]
+        assert listed["email"] == f"{name}@example.org"
+        assert "none" in sides.say(side, f"users grant {name}@example.org none").out
+    both("users grant nobody@example.org editor --json", code=1)
+    both("users grant nobody@example.org king", code=2)
+    for line in ("users create eve@example.org", "api-keys create mine --scope read --user bob@example.org"):
+        assert sides.say(THERE, line, stdin="some password here").code == 2
+    refused = sides.say(THERE, "workspaces create third --json")
+    assert (refused.code, json.loads(refused.out)["error"]["type"]) == (1, "forbidden")
+
+
+def test_doctor_looks_at_the_server(sides):
+    said = sides.say(THERE, "doctor --json")
+    found = {check["name"]: check for check in json.loads(said.out)["checks"]}
+    assert found.keys() == {"api", "api key", "server's database", "server's migrations", "server's scheduler"}
+    assert {check["status"] for check in found.values()} == {"ok"}, said
+    assert THERE in found["api key"]["detail"]
+    assert "admin" in found["api key"]["detail"]
+
+
 def test_what_works_on_a_database_says_so(sides):
     for line in ("db current --json", "db upgrade", "secrets rotate-keys --json"):
         said = sides.say(THERE, line)
@@ -398,8 +432,13 @@ def test_a_wrong_key_and_no_server(sides):
         said = sides.say(THERE, "workflows list --json")
         assert (said.code, json.loads(said.out)["error"]["type"]) == (1, "unauthenticated")
         assert "AGENTFLOW_API_KEY" in json.loads(said.out)["error"]["hint"]
+        (key,) = [
+            check for check in json.loads(sides.say(THERE, "doctor --json").out)["checks"] if check["name"] == "api key"
+        ]
+        assert key["status"] == "failed"
         sides.environments[THERE]["AGENTFLOW_API_URL"] = "http://127.0.0.1:1"
         said = sides.say(THERE, "workflows list --json")
         assert (said.code, json.loads(said.out)["error"]["type"]) == (3, "api-unreachable")
+        assert sides.say(THERE, "doctor").code == 3
     finally:
         sides.environments[THERE] = good

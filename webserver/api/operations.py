@@ -70,8 +70,24 @@ class Scheduler(Answer):
     beat_age: float = Field(description="Seconds since then")
 
 
+class Unserved(Answer):
+    """Ready nodes of the workspace wait here, and no living scheduler takes them."""
+
+    queue: str
+    executor: str | None = Field(description="Null: any scheduler's default will do")
+    workflows: list[str]
+
+
 class SchedulerPage(Page[Scheduler]):
     """Schedulers, the newest first."""
+
+    unserved: list[Unserved] = Field(description="Queues with ready nodes that none of them serves")
+
+
+class SchedulerQuery(PageQuery):
+    """Which schedulers."""
+
+    ended_within: float | None = Field(None, gt=0, le=10**9, description="Not those silent for so many seconds")
 
 
 class NodeType(Answer):
@@ -121,9 +137,16 @@ def list_import_errors(query: PageQuery) -> dict[str, Any]:
 
 @operations.get("/schedulers", responses={200: SchedulerPage})
 @requires(Role.VIEWER)
-def list_schedulers(query: PageQuery) -> dict[str, Any]:
-    """List schedulers, the newest first."""
-    return page(*do(lambda connection: catalog.list_schedulers(connection, limit=query.limit, cursor=query.cursor)))
+def list_schedulers(query: SchedulerQuery) -> dict[str, Any]:
+    """List schedulers, the newest first, and what of the workspace none of them serves."""
+
+    def look(connection: Any) -> dict[str, Any]:
+        found = catalog.list_schedulers(
+            connection, limit=query.limit, cursor=query.cursor, ended_within=query.ended_within
+        )
+        return page(*found) | {"unserved": catalog.unserved(connection)}
+
+    return do(look)
 
 
 @operations.get("/node-types", responses={200: NodeTypeList})

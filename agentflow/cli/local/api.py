@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentflow.cli.local.accounts import ApiKeys, Users, Workspaces
 from agentflow.cli.local.backfills import Backfills
 from agentflow.cli.local.named import Connections, Pools, Secrets, Variables, Webhooks
 from agentflow.cli.local.runs import Runs
@@ -27,4 +28,7 @@ class LocalApi:
         self.secrets = Secrets(session)
         self.connections = Connections(session)
         self.webhooks = Webhooks(session)
+        self.users = Users(session)
+        self.api_keys = ApiKeys(session)
+        self.workspaces = Workspaces(session)
         self.system = System(session)

@@ -29,6 +29,15 @@ class System(Group):
         items, following = self._session.do(find)
         return {"items": items, "next_cursor": following}
 
+    def schedulers(self, *, ended_within: float | None = None, limit: int = 25) -> Document:
+        """Schedulers, and queues with ready nodes that none of them serves."""
+
+        def look(connection: Any) -> Document:
+            items, following = catalog.list_schedulers(connection, limit=limit, ended_within=ended_within)
+            return {"items": items, "next_cursor": following, "unserved": catalog.unserved(connection)}
+
+        return self._session.do(look)
+
     def import_errors(self) -> Iterator[Document]:
         """Files that could not be loaded."""
         yield from self._session.do(partial(catalog.import_errors, **self._where))[0]

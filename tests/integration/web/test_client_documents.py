@@ -11,7 +11,18 @@ from agentflow.client import documents
 MODULES = {
     name: importlib.import_module(f"webserver.api.{name}")
     for name in (
-        *("auth_schemas", "backfills", "connections", "operations", "pools", "runs_schemas", "secrets", "triggers"),
+        *(
+            "api_keys",
+            "users",
+            "auth_schemas",
+            "backfills",
+            "connections",
+            "operations",
+            "pools",
+            "runs_schemas",
+            "secrets",
+            "triggers",
+        ),
         *("variables", "webhooks", "workflows_schemas"),
     )
 }
@@ -46,7 +57,14 @@ PAIRS = [
     (documents.Event, "operations.Event"),
     (documents.ImportProblem, "operations.ImportProblem"),
     (documents.Scheduler, "operations.Scheduler"),
+    (documents.SchedulerPage, "operations.SchedulerPage"),
+    (documents.Unserved, "operations.Unserved"),
     (documents.NodeType, "operations.NodeType"),
+    (documents.User, "users.User"),
+    (documents.Granted, "users.Granted"),
+    (documents.ApiKey, "api_keys.ApiKey"),
+    (documents.NewApiKey, "api_keys.NewApiKey"),
+    (documents.Workspace, "api_keys.WorkspaceItem"),
     (documents.Me, "auth_schemas.Me"),
 ]
 

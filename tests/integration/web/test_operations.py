@@ -118,6 +118,17 @@ def test_schedulers_that_do_not_beat_are_dead(web):
     assert 300 <= old["beat_age"] < 400
 
 
+def test_what_no_scheduler_serves_is_told_to_its_workspace(web, kit):
+    kit.apply({"a": {"queue": "gpu"}})
+    kit.run()
+    answer = web.get("/schedulers?ended_within=60")
+    assert answer["unserved"] == [{"queue": "gpu", "executor": None, "workflows": ["flow"]}]
+    assert len(answer["items"]) == 1
+    web.act_as(Role.VIEWER, workspace="elsewhere")
+    assert web.get("/schedulers")["unserved"] == []
+    web.get("/schedulers?ended_within=0", expect=422)
+
+
 def test_node_types_tell_the_schema_of_their_config(web):
     types = {item["name"]: item for item in web.get("/node-types")["items"]}
     assert {"python", "shell", "http", "noop"} <= types.keys()
