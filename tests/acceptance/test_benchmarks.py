@@ -16,6 +16,7 @@ SMALL = {
     "waiting": ({"count": 20, "answer_after": 0.05, "rounds": 1}, 4),
     "log_flood": ({"length": 3, "rounds": 1}, 3),
     "idle": ({"workflows": 2, "settle": 0, "window": 0.2}, 5),
+    "live": ({"crowd": 5, "changes": 2}, 6),
     "blocked_pool": ({"crowd": 20, "rounds": 2}, 3),
     "two_schedulers": ({"runs": 2, "width": 2, "pairs": 1}, 1),
     "large_run": ({"nodes": 60, "history": (20, 3), "part": 10, "pairs": 2}, 5),
