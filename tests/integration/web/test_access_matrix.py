@@ -61,6 +61,7 @@ MATRIX = {
     ("GET", "/api/v1/runs/<id>"): VIEWER,
     ("POST", "/api/v1/runs/<id>/cancel"): OPERATOR,
     ("POST", "/api/v1/runs/<id>/clear"): OPERATOR,
+    ("GET", "/api/v1/runs/<id>/logs"): VIEWER,
     ("GET", "/api/v1/runs/<id>/nodes"): VIEWER,
     ("GET", "/api/v1/runs/<id>/nodes/<node>"): VIEWER,
     ("GET", "/api/v1/runs/<id>/nodes/<node>/attempts"): VIEWER,
