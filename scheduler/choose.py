@@ -14,6 +14,8 @@ from agentflow.db.queries.claims import Candidate, Group, Usage
 from scheduler.shares import Slots, divide, place_of
 
 MAX_CANDIDATES = 2000  #: Rows locked by one claim, over all groups.
+#: And of those no more than so many for each free slot, but one of each group: a claim locks what it looks at.
+CANDIDATES_PER_SLOT = 8
 
 
 def together(
@@ -68,9 +70,10 @@ def limits(
         if most > 0:
             found[group.id] = most
             taken += most
-    if taken > MAX_CANDIDATES:
-        share = max(1, MAX_CANDIDATES // len(found))
-        found = {group: min(most, share) for group, most in list(found.items())[:MAX_CANDIDATES]}
+    bound = min(MAX_CANDIDATES, max(len(found), CANDIDATES_PER_SLOT * sum(slots.values())))
+    if taken > bound:
+        share = max(1, bound // len(found))
+        found = {group: min(most, share) for group, most in list(found.items())[:bound]}
     return found
 
 

@@ -52,7 +52,14 @@ class Claimer:
         self._on_declared_dead = on_declared_dead
         self._dispatcher = Dispatcher(settings)
         self._preparing = Preparing(files, on_prepared)
+        self._after = 0  # the last group looked at, while there are too many for one claim
+        self._turn = 0  # the last group looked at when something was taken
+        self._barren = False  # whether all groups from the first one to that were looked at, and nothing taken
         self._odd = 0  # whose turn an odd slot is, when backfills and others wait: 1 is a backfill's
+
+    def begin(self) -> None:
+        """Something may have changed: look at all groups again, first at those behind the last one that had a turn."""
+        self._after, self._barren = self._turn, False
 
     def claim(self, connection: Connection, oldest: uuid.UUID, out: Mapping[str, int]) -> Claimed:
         """Claim as much as the executors take, and build its workloads.
@@ -69,7 +76,7 @@ class Claimer:
             return Claimed()
         taken, more = self._take(connection, slots, oldest, out)
         if not taken:
-            return Claimed()
+            return Claimed(more=more)
         built = self._dispatcher.build(connection, [claim for claim, _ in taken])
         places = {attempt_id(claim.key): (claim.executor, in_lane) for claim, in_lane in taken}
         return Claimed(places, built.workloads, built.failed, built.large, more)
@@ -113,19 +120,41 @@ class Claimer:
         default, me = self._settings.executor, self._identity.id
         # Also those without a free slot: they say who else wants one.
         names = list({name for name, _ in slots})
-        groups, alive = claims.lock_groups(
+        began = self._after
+        window = claims.lock_groups(
             connection,
             me=me,
             reserved_only=self._identity.reserved_only,
             queues=self._settings.served_queues,
             executors=[*names, ""] if default in names else names,
             oldest=oldest,
+            after=began,
         )
-        if not alive:
+        if not window.alive:
             self._identity.declared_dead(me)
             self._on_declared_dead()
-        if not groups or not alive:
             return [], False
+        taken, more = self._take_from(connection, window.groups, slots, oldest, out)
+        self._after = window.end or 0
+        if taken:
+            self._turn = self._after
+        if began == 0 and window.end is None:
+            return taken, more
+        self._barren = not taken and (began == 0 or self._barren)
+        return taken, window.end is not None or not self._barren
+
+    def _take_from(
+        self,
+        connection: Connection,
+        groups: Sequence[claims.Group],
+        slots: Slots,
+        oldest: uuid.UUID,
+        out: Mapping[str, int],
+    ) -> tuple[list[tuple[claims.Claim, bool]], bool]:
+        """As `_take`, from these groups."""
+        if not groups:
+            return [], False
+        default, me = self._settings.executor, self._identity.id
         usage = claims.lock_usage(connection, groups, oldest=oldest)
         parallelism = self._settings.parallelism
         shared = choose.together(groups, usage, slots, default, out=out, parallelism=parallelism)

@@ -171,6 +171,7 @@ class Loop:
             self._drained.set()
 
     def _advance_all(self, connection: Connection, *, start: bool = False) -> None:
+        self._claimer.begin()
         more = True
         while self._pending or (more and not self._draining):
             more = self._advance(connection, start=start)

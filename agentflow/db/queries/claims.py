@@ -1,7 +1,8 @@
 """The claim: which ready node runs may start now (ENGINE 4).
 
 `lock_groups` finds, with a loose index scan, the groups that have something ready: its cost grows with the number of
-groups, never with the number of ready rows behind a full pool. Then, in one transaction: lock the pools and limited
+groups, never with the number of ready rows behind a full pool, and has a bound: where thousands of workflows have work,
+a claim looks at a window of them, and claims go round. Then, in one transaction: lock the pools and limited
 workflows in id order, count what holds slots, take candidates with SKIP LOCKED, and write what `choose` picked.
 """
 
@@ -36,15 +37,28 @@ class Group:
     backfill: bool = False  #: Of runs of backfills.
 
 
+WINDOW = 256  #: Groups that one claim looks at. Priorities are kept within a window, and turns among windows.
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Groups with something ready, the highest priority first, then who has waited longest; their pools are locked."""
+
+    groups: list[Group]
+    end: int | None  #: The last group that was looked at, when there may be more behind it.
+    alive: bool  #: Whether this scheduler is in the eyes of others.
+
+
 #: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
 #: order. Slots come from the locked rows, so in their newest version; what is used is counted afterwards.
 _GROUPS = Statement("""
-WITH RECURSIVE g AS (
-  (SELECT group_id FROM node_run WHERE state = 'ready' AND run_id >= :oldest ORDER BY group_id LIMIT 1)
+WITH RECURSIVE g(group_id, n) AS (
+  (SELECT group_id, 1 FROM node_run WHERE state = 'ready' AND run_id >= :oldest AND group_id > :after
+   ORDER BY group_id LIMIT 1)
   UNION ALL
   SELECT (SELECT nr.group_id FROM node_run nr WHERE nr.state = 'ready' AND nr.run_id >= :oldest
-          AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1)
-  FROM g WHERE g.group_id IS NOT NULL
+          AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1), g.n + 1
+  FROM g WHERE g.group_id IS NOT NULL AND g.n < :window
 ), found AS MATERIALIZED (
   SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, dg.io, dg.backfill, w.concurrency
   FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id
@@ -57,12 +71,13 @@ WITH RECURSIVE g AS (
   SELECT pool.id, pool.slots FROM pool WHERE pool.id IN (SELECT pool_id FROM found) ORDER BY pool.id FOR UPDATE
 )
 SELECT found.id, found.workflow_id, found.pool_id, found.executor, found.queue, found.concurrency, top.priority, p.slots,
-  found.io, found.backfill, EXISTS (SELECT 1 FROM me) AS alive
-FROM found JOIN p ON p.id = found.pool_id,
-LATERAL (SELECT nr.priority FROM node_run nr
-         WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest
-         ORDER BY nr.priority DESC LIMIT 1) AS top
-ORDER BY top.priority DESC, found.id
+  found.io, found.backfill, EXISTS (SELECT 1 FROM me) AS alive, w.last, w.seen
+FROM (SELECT max(group_id) AS last, count(group_id) AS seen FROM g) AS w
+LEFT JOIN (found JOIN p ON p.id = found.pool_id CROSS JOIN LATERAL (
+  SELECT nr.priority, nr.ready_at FROM node_run nr
+  WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest
+  ORDER BY nr.priority DESC, nr.ready_at LIMIT 1) AS top) ON true
+ORDER BY top.priority DESC, top.ready_at, found.id
 """)
 
 
@@ -74,23 +89,24 @@ def lock_groups(
     queues: Sequence[str],
     executors: Sequence[str],
     oldest: uuid.UUID,
-) -> tuple[list[Group], bool]:
-    """Groups with something ready that this scheduler may claim from, highest priority first; their pools are locked.
-
-    Returns:
-        The groups, and whether this scheduler is still alive in the eyes of others (true when there are no groups).
-    """
+    after: int = 0,
+) -> Window:
+    """Groups with something ready that this scheduler may claim from, at most WINDOW of them, behind the group `after`."""
     rows = _GROUPS.run(
         connection,
         {
             "oldest": oldest,
+            "after": after,
+            "window": WINDOW,
             "me": me,
             "reserved_only": reserved_only,
             "queues": list(queues),
             "executors": list(executors),
         },
     )
-    return [Group(*row[:-1]) for row in rows], all(row.alive for row in rows)
+    groups = [Group(*row[:-3]) for row in rows if row.id is not None]
+    seen = rows[0]
+    return Window(groups, seen.last if seen.seen == WINDOW else None, seen.alive or not groups)
 
 
 @dataclass(frozen=True, slots=True)
