@@ -54,7 +54,7 @@ ARGUMENTS = {
     ("pools", "delete"): ["gone"], ("variables", "delete"): ["gone"], ("pools", "set"): ["9lives", "3"],
     ("variables", "set"): ["9lives", "3"],
 }  # fmt: skip
-SERVERS = {("standalone",), ("scheduler",)}  # they stay; their documents are tested where they run
+SERVERS = {("standalone",), ("scheduler",), ("webserver",)}  # they stay; their documents are tested where they run
 
 
 def test_every_command_of_the_contract_is_there():
