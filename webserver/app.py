@@ -16,7 +16,7 @@ from webserver.docs import docs
 from webserver.encoding import init_encoding
 from webserver.headers import init_headers
 from webserver.live.sockets import init_live
-from webserver.ops import entrance, health
+from webserver.ops import entrance, health, plain
 from webserver.ops.metrics import init_metrics
 from webserver.ops.requests import init_request_ids
 from webserver.problems import ProblemDocument, init_problems
@@ -61,6 +61,7 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = aut
     app.register_blueprint(docs)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(entrance.blueprint)
+    app.register_blueprint(plain.blueprint)
     init_live(app, web, authenticate)
     require_marks(app)
     return app

@@ -5,17 +5,13 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from webserver.access import public
+from webserver.ops.plain import plain_page
 
 blueprint = Blueprint("entrance", __name__)
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>AgentFlow: log in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<h1>Log in to AgentFlow</h1>
-<form id="form"><p><label>New password, if the link is for that:
+_BODY = """<form id="form"><p><label>New password, if the link is for that
 <input id="password" type="password" autocomplete="new-password"></label></p>
-<p><button>Log in</button></p></form><p id="answer" role="status"></p>
-<script src="/login.js"></script></html>
-"""
+<p><button>Log in</button></p></form><p id="answer" role="status"></p>"""
 #: It waits for a click: a link that somebody else sent must not change who one is without a word.
 _SCRIPT = """"use strict";
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -39,7 +35,7 @@ document.getElementById("form").addEventListener("submit", async (event) => {
 @public
 def login_page() -> Response:
     """The page."""
-    return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
+    return plain_page("Log in to AgentFlow", _BODY, script="/login.js")
 
 
 @blueprint.get("/login.js")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import threading
 import time
@@ -17,15 +15,12 @@ from flask import Blueprint, Response, jsonify
 from agentflow.health import Check
 from agentflow.readiness import readiness
 from webserver.access import public
+from webserver.ops.plain import plain_page
 from webserver.state import current_web
 
 CACHED = 1.0  #: Seconds that an answer is kept: probes must not become a load.
 
 blueprint = Blueprint("health", __name__)
-
-_STYLE = "body{font:16px/1.5 system-ui;margin:4rem auto;max-width:42rem;padding:0 1rem}small{color:#666}"
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class Readiness:
@@ -81,10 +76,9 @@ def page() -> Response:
         for check in checks
     )
     ready = "is ready" if all(check.ok for check in checks) else "is not ready"
-    text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
-        f"<title>AgentFlow</title><style>{_STYLE}</style><h1>AgentFlow {ready}</h1><ul>{rows}</ul>"
-        '<p>The pages are not built yet. There are the <a href="/api/docs">API</a> and the command line: '
-        f"<code>agentflow --help</code>.</p><p><small>Version {html.escape(version('agentflow'))}</small></p></html>"
+    body = (
+        f"<ul>{rows}</ul><p>The pages are not built yet. There are the "
+        '<a href="/api/docs">API</a> and the command line: <code>agentflow --help</code>.</p>'
+        f"<p><small>Version {html.escape(version('agentflow'))}</small></p>"
     )
-    return Response(text, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+    return plain_page(f"AgentFlow {ready}", body, refresh=5)

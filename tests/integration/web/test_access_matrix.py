@@ -119,6 +119,7 @@ MATRIX = {
     ("GET", "/healthz"): PUBLIC,
     ("GET", "/login"): PUBLIC,
     ("GET", "/login.js"): PUBLIC,
+    ("GET", "/plain.css"): PUBLIC,
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
 }
