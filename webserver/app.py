@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = aut
     init_metrics(app)
     init_problems(app)
     init_headers(app, settings)
-    init_access(app, counting_refusals(app, authenticate))
+    init_access(app, counting_refusals(authenticate))
     init_rate_limits(app, settings)
     init_encoding(app)
     for resource in RESOURCES:

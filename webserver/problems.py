@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from agentflow.db.engine import is_disconnect, is_retriable
 from agentflow.errors import AgentFlowError, StaleVersion
 from webserver.errors import Unavailable, WebError
+from webserver.paths import loggable
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _busy(_error: PoolTimeout) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request_crashed", extra={"method": request.method, "path": request.path}, exc_info=error)
+    log.error("request_crashed", extra={"method": request.method, "path": loggable(request.path)}, exc_info=error)
     return problem(
         500,
         {

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from agentflow.access import Principal, Role
+from agentflow.access.throttle import household
 from agentflow.errors import NotFound
 from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, access_of
@@ -39,6 +40,7 @@ _LOGINS = frozenset(
     }
 )
 _HOOK = "webhooks.deliver"
+EXTENSION = "agentflow.ratelimits"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -51,27 +53,47 @@ def init_rate_limits(app: Flask, settings: Settings) -> None:
         if request.endpoint is not None and request.path.startswith("/api/"):
             access = access_of(app.view_functions[request.endpoint])
             assert access is not None
-            limits.count(class_of(request.endpoint, request.method, access), _whose(g.get("principal")))
+            name = class_of(request.endpoint, request.method, access)
+            if name != "hook":  # `count_delivery` does, once the token is known to be one
+                limits.count(name, _whose(g.get("principal")))
 
     @app.after_request
     def tell(response: Response) -> Response:
         response.headers.extend(g.get("rate_limit_headers", {}))
         return response
 
-    app.extensions["agentflow.ratelimits"] = limits
+    app.extensions[EXTENSION] = limits
 
 
-def counting_refusals(app: Flask, authenticate: Authenticate) -> Authenticate:
+def counting_refusals(authenticate: Authenticate) -> Authenticate:
     """The same, with wrong credentials counted by address: guessing keys is as slow as guessing passwords."""
 
     def counted(asked: Request) -> Principal | None:
         try:
             return authenticate(asked)
         except (Unauthenticated, NotFound):
-            app.extensions["agentflow.ratelimits"].count("refused", _whose(None))
+            count_refusal()
             raise
 
     return counted
+
+
+def count_refusal() -> None:
+    """Count wrong credentials by the address they come from.
+
+    Raises:
+        TooManyRequests: It is one too many.
+    """
+    current_app.extensions[EXTENSION].count("refused", _whose(None))
+
+
+def count_delivery(token: str) -> None:
+    """Count a delivery to a webhook by its token, which is one: those that are made up would each have a count.
+
+    Raises:
+        TooManyRequests: It is one too many.
+    """
+    current_app.extensions[EXTENSION].count("hook", f"hook:{token}")
 
 
 def class_of(endpoint: str, method: str, access: Access) -> str:
@@ -142,6 +164,4 @@ def _item(text: str) -> RateLimitItem | None:
 def _whose(principal: Principal | None) -> str:
     if principal is not None:
         return f"{'key' if principal.kind == 'key' else 'user'}:{principal.id}"
-    if request.endpoint == _HOOK:
-        return f"hook:{(request.view_args or {}).get('token')}"
-    return f"address:{request.remote_addr}"
+    return f"address:{household(request.remote_addr or '')}"

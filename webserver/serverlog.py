@@ -8,6 +8,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from webserver.paths import loggable
+
 log = logging.getLogger("webserver.request")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  #: Asked every few seconds by machines.
 
@@ -33,7 +35,7 @@ class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
             "request",
             extra={
                 "method": environ.get("REQUEST_METHOD"),
-                "path": path,
+                "path": loggable(path),
                 "status": int(str(resp.status).split(maxsplit=1)[0]),
                 "bytes": getattr(resp, "sent", None),
                 "ms": round(request_time.total_seconds() * 1000, 1),

@@ -7,6 +7,7 @@ counted like those made one after the other. Accounts that do not exist are coun
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -44,6 +45,18 @@ UPDATE login_throttle SET failures = CASE WHEN key = :account THEN 0 ELSE greate
 _FORGET = text("""
 DELETE FROM login_throttle WHERE key IN (SELECT key FROM login_throttle WHERE failed_at < :long_ago LIMIT 100)
 """)
+
+
+def household(address: str) -> str:
+    """What an address is counted by: of IPv6 the /64, of which a single household or server has all addresses."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address  # a socket file has none
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    mapped = found.ipv4_mapped
+    return str(mapped) if mapped is not None else str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 def wait_after(failures: int, limit: Limit) -> timedelta:
@@ -85,4 +98,4 @@ def _account(email: str) -> str:
 
 
 def _address(address: str) -> str:
-    return "address:" + hashlib.sha256(address.encode()).hexdigest()
+    return "address:" + hashlib.sha256(household(address).encode()).hexdigest()

@@ -11,12 +11,14 @@ from pydantic import Field
 
 from agentflow import webhooks as store
 from agentflow.access import Role
+from agentflow.errors import NotFound
 from webserver.access import current_principal, public, requires
 from webserver.arguments import Body, Path, Query
 from webserver.body import parse_body, read_bytes
 from webserver.database import do, do_as_auth, do_in
 from webserver.keys import keys
 from webserver.pages import Answer
+from webserver.ratelimits import count_delivery, count_refusal
 from webserver.resource import Resource
 
 
@@ -126,7 +128,12 @@ def revoke_webhook(path: WebhookPath) -> tuple[str, int]:
 @public
 def deliver(path: HookPath, query: HookQuery, raw: RawModel) -> tuple[dict[str, Any], int]:  # noqa: ARG001 - says that the body is read here
     """Start a run: a JSON body of params, signed if the webhook asks for that."""
-    hook = do_as_auth(lambda connection: store.find_hook(connection, path.token))
+    try:
+        hook = do_as_auth(lambda connection: store.find_hook(connection, path.token))
+    except NotFound:
+        count_refusal()
+        raise
+    count_delivery(path.token)
     data = read_bytes(request)  # as it came: a signature is over bytes
     headers = {name.lower(): value for name, value in request.headers.items()}
     if hook.sealed is not None:

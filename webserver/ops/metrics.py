@@ -31,6 +31,8 @@ LIVE_LISTENS = Counter(
 )
 LAG = Histogram("agentflow_web_loop_lag_seconds", "How late the worker's loop wakes who sleeps", buckets=_SECONDS)
 LAG_EVERY = 0.5  # seconds
+#: Others are counted as one: a client may make up as many as it likes, and each would be a series for ever.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -56,7 +58,8 @@ def init_metrics(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         endpoint = request.endpoint or "unknown"  # not the path: its ids would make a series each
-        REQUESTS.labels(request.method, endpoint, response.status_code).inc()
+        method = request.method if request.method in _METHODS else "other"
+        REQUESTS.labels(method, endpoint, response.status_code).inc()
         if "began" in g:
             DURATION.labels(endpoint).observe(time.perf_counter() - g.began)
         return response

@@ -123,3 +123,19 @@ def test_a_limit_that_is_none_is_refused_at_start(monkeypatch, text):
 
 def test_the_endpoints_that_are_counted_apart_exist(auth_web):
     assert {*_LOGINS, _HOOK} <= auth_web.app.view_functions.keys()
+
+
+def test_made_up_tokens_of_webhooks_are_wrong_credentials(limited):
+    web = limited(rate_limit_refused="2/minute", rate_limit_hook="1/minute")
+    answers = [web.call("POST", f"/hooks/whk_{n}") for n in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
+    keys = web.app.extensions["agentflow.ratelimits"]._here.storage.storage
+    assert not [key for key in keys if "hook" in key], "nothing is kept of what anybody can make up"
+
+
+def test_all_addresses_of_an_ipv6_network_are_one(limited):
+    web = limited(rate_limit_login="2/minute")
+    near = [f"2001:db8:1:2:{n}::1" for n in range(3)]
+    answers = [web.login("x@example.org", environ_base={"REMOTE_ADDR": address}) for address in near]
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+    assert web.login(ADA, environ_base={"REMOTE_ADDR": "2001:db8:1:3::1"}).status_code == 200
