@@ -433,6 +433,21 @@ class TestLogs:
         (last,) = sockets.take("s")
         assert (last["lines"], last["next"], last["ended"]) == ([], 4, True)
 
+    def test_each_hears_of_the_room_by_the_name_it_gave(self, kit, feed, sockets, clock, attempt) -> None:
+        """An attempt in a sub-run has an address in its own run and one in each run above."""
+        names = ["logs:sub/a/1", "logs:top/loop.sub[0].a/1"]
+        for sid, name in zip(("s", "t"), names, strict=True):
+            feed.join(sid, WORKSPACE, name, attempt, 0)
+            feed.join("both", WORKSPACE, name, attempt, 0)
+        self.write(kit, attempt, 0, 1, "one")
+        clock.work(feed)
+        assert [[message["room"] for message in sockets.take(sid)] for sid in ("s", "t")] == [names[:1], names[1:]]
+        assert [message["room"] for message in sockets.take("both")] == names
+        feed.leave("both", names[0], attempt)
+        self.write(kit, attempt, 1, 2, "two")
+        clock.work(feed, POLL)
+        assert [message["room"] for message in sockets.take("both")] == names[1:]
+
     def test_who_comes_back_gets_the_lines_after_its_last_one(self, kit, feed, sockets, clock, attempt) -> None:
         self.write(kit, attempt, 0, 1, "one", "two", "three")
         self.write(kit, attempt, 1, 4, "four")

@@ -21,6 +21,7 @@ from agentflow.access import Principal, Role
 from agentflow.db.engine import transact
 from agentflow.errors import AgentFlowError, Problem
 from agentflow.runs import live
+from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, authorise
 from webserver.database import enter
 from webserver.errors import InvalidRequest, TooManyRequests, Unauthenticated, Unavailable
@@ -116,13 +117,12 @@ class LiveServer:
     # -- connections -------------------------------------------------------------------------------------------------
     def _may_connect_from(self, origin: str, environ: Mapping[str, Any]) -> bool:
         """A page of another site must not open a socket with its visitor's cookies."""
-        own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST')}"
-        return origin == own or origin in self._web.settings.allowed_origins
+        return _is_ours(origin, environ, self._web.settings) or origin in self._web.settings.allowed_origins
 
     def _connect(self, auth: object = None) -> None:
         self.start()
         sid, environ = _sid(), request.environ
-        credentials = _credentials(environ, auth)
+        credentials = _credentials(environ, auth, self._web.settings)
         try:
             principal = self._authenticate(environ, credentials)
         except AgentFlowError as error:
@@ -136,10 +136,14 @@ class LiveServer:
         sid = _sid()
         client = self.clients.get(sid)
         self.clients.remove(sid)
-        for room in client.rooms if client is not None else ():
-            self._targets.pop((sid, room), None)
+        if client is not None:
+            self._forget(client)
+
+    def _forget(self, client: Client) -> None:
+        for room in client.rooms:
+            self._targets.pop((client.sid, room), None)
         for each in (self._runs, self._lists, self._logs):
-            self.pump.post(partial(each.drop, sid))
+            self.pump.post(partial(each.drop, client.sid))
 
     def _authenticate(self, environ: Mapping[str, Any], credentials: Credentials) -> Principal:
         """Who the bearer of these credentials is now.
@@ -188,6 +192,7 @@ class LiveServer:
         if len(client.rooms) >= ROOMS_MAX and message.room not in client.rooms:
             raise TooManyRequests(f"A socket may be in {ROOMS_MAX} rooms.", hint="leave those that are not shown")
         principal, name = client.principal, parse_room(message.room)
+        answer: dict[str, Any] = {"room": message.room}
         target = self._do(principal, lambda connection: find_target(connection, principal, name))
         client.rooms.add(message.room)
         self._targets[client.sid, message.room] = target
@@ -201,11 +206,13 @@ class LiveServer:
             known = message.known
             if known is not None:
                 missed = self._do(principal, lambda connection: missed_runs(connection, principal, target, known))
-                return {"room": message.room, **missed}
+                answer |= missed
         else:
             join = partial(self._logs.join, client.sid, workspace, message.room, target.key, message.after or 0)
             self.pump.post(join)
-        return {"room": message.room}
+        if self.clients.get(client.sid) is None:  # the guard has closed it meanwhile, and nobody comes to leave
+            self._forget(client)
+        return answer
 
     def _leave(self, client: Client, message: LeaveMessage) -> dict[str, Any]:
         client.rooms.discard(message.room)
@@ -216,7 +223,7 @@ class LiveServer:
         elif isinstance(target, ListTarget):
             self.pump.post(partial(self._lists.leave, client.sid, workspace, target.workflow))
         elif target is not None:
-            self.pump.post(partial(self._logs.leave, client.sid, target.key))
+            self.pump.post(partial(self._logs.leave, client.sid, message.room, target.key))
         return {"room": message.room}
 
     # -- the database ------------------------------------------------------------------------------------------------
@@ -241,9 +248,21 @@ def problem_of(error: AgentFlowError) -> dict[str, Any]:
     return document | {"type": PREFIX + document["type"], "status": status_of(error)}
 
 
-def _credentials(environ: Mapping[str, Any], auth: object) -> Credentials:
-    """What a connection proves itself with; `auth` wins over headers."""
+def _is_ours(origin: str, environ: Mapping[str, Any], settings: Settings) -> bool:
+    own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST')}"
+    return origin in (own, settings.base_url.rstrip("/"))
+
+
+def _credentials(environ: Mapping[str, Any], auth: object, settings: Settings) -> Credentials:
+    """What a connection proves itself with; `auth` wins over headers.
+
+    Cookies are for our own pages alone: an origin that may call us is to send a token or a key, and a page of another
+    host of our domain would get the cookie along with it.
+    """
     found = {name: str(environ[name]) for name in _CREDENTIALS if environ.get(name)}
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is not None and not _is_ours(origin, environ, settings):
+        found.pop("HTTP_COOKIE", None)
     if isinstance(auth, Mapping):
         for key, header in _FROM_AUTH.items():
             if isinstance(value := auth.get(key), str) and value.isprintable():
