@@ -5,8 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from agentflow.access.accounts import read_email, record
+from agentflow.access.links import void_links
 from agentflow.access.roles import Role
-from agentflow.access.users import create_user
+from agentflow.access.sessions import revoke_sessions
+from agentflow.access.users import create_user, store_password
 from agentflow.access.workspaces import grant_role
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 
@@ -20,6 +22,9 @@ def identify(
 ) -> int | None:
     """The user of an identity: known by the subject, else by an address that the provider has verified, which is then
     linked; else made, if strangers get a role. None: nobody, or somebody who is disabled or linked to another identity.
+
+    Whoever had a password, a session or a link before never proved that the address is theirs, and an admin of any
+    workspace can make a user for somebody else's: with the link all that ends.
     """
     key = {"issuer": issuer, "subject": subject}
     row = connection.execute(_BY_SUBJECT, key).one_or_none()
@@ -33,6 +38,9 @@ def identify(
         if known.disabled or known.oidc_subject is not None:
             return None
         connection.execute(_LINK, {**key, "id": known.id})
+        store_password(connection, known.id, None)
+        revoke_sessions(connection, known.id, because="linked to an identity provider")
+        void_links(connection, known.id)
         record(connection, f"user:{address}", "user.linked", address, issuer=issuer)
         return int(known.id)
     if default_role is None:

@@ -23,6 +23,7 @@ INSERT INTO login_link (token_hash, user_id, purpose, created_at, expires_at)
 VALUES (:hash, :user, :purpose, :now, :expires)
 """)
 _CLEAR = text("DELETE FROM login_link WHERE user_id = :user AND (purpose = :purpose OR expires_at < :now)")
+_VOID = text("DELETE FROM login_link WHERE user_id = :user")
 _LOOK = text("""
 SELECT l.user_id, l.purpose, u.email, u.password_hash IS NOT NULL AS has_password FROM login_link l
 JOIN app_user u ON u.id = l.user_id
@@ -78,6 +79,11 @@ def look_at_link(connection: Connection, token: str, *, now: datetime) -> Link |
 def use_link(connection: Connection, token: str, *, now: datetime) -> bool:
     """Use it up; False when somebody was faster."""
     return connection.execute(_USE, {"hash": token_hash(token), "now": now}).rowcount == 1
+
+
+def void_links(connection: Connection, user: int) -> None:
+    """Let none of a user's links work any more."""
+    connection.execute(_VOID, {"user": user})
 
 
 def first_login(connection: Connection, *, now: datetime) -> str | None:

@@ -40,6 +40,7 @@ UPDATE app_user SET name = coalesce(:name, name), disabled = coalesce(:disabled,
 """)
 _PASSWORD = text("UPDATE app_user SET password_hash = :hash, updated_at = clock_timestamp() WHERE id = :id")
 _CREDENTIALS = text("SELECT id, email, password_hash, disabled FROM app_user WHERE email = :email")
+_LOCKED_HASH = text("SELECT password_hash FROM app_user WHERE id = :id AND NOT disabled FOR UPDATE")
 _ADMINS = text("SELECT id FROM app_user WHERE instance_admin AND NOT disabled ORDER BY id FOR UPDATE")
 _DELETE = text("DELETE FROM app_user WHERE id = :id")
 
@@ -194,6 +195,11 @@ def set_password(connection: Connection, user: int, password: str, *, actor: str
 def store_password(connection: Connection, user: int, hashed: str | None) -> None:
     """Keep a password that was hashed elsewhere; None: no login by password."""
     connection.execute(_PASSWORD, {"id": user, "hash": hashed})
+
+
+def still_has_password(connection: Connection, user: int, hashed: str) -> bool:
+    """Whether this hash, which was read and checked before, still counts; until the transaction ends it stays so."""
+    return connection.scalar(_LOCKED_HASH, {"id": user}) == hashed
 
 
 def _keep_an_admin(connection: Connection, without: int) -> None:

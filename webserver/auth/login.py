@@ -64,6 +64,8 @@ def by_password(email: str, password: str, visitor: Visitor, kind: sessions.Kind
         raise Unauthenticated("Email or password is wrong.")
 
     def enter(connection: Connection) -> OpenSession:
+        if stored is None or not users.still_has_password(connection, known.id, stored):
+            raise Unauthenticated("Email or password is wrong.")  # it was changed or reset while it was checked
         throttle.was_right(connection, email, visitor.address, now=now)
         if renewed is not None:
             users.store_password(connection, known.id, renewed)
@@ -123,6 +125,8 @@ def change_password(user: int, old: str, new: str, visitor: Visitor, *, keep: Op
         hashed = offload(lambda: passwords.hash_password(new))
 
     def change(connection: Connection) -> None:
+        if stored is None or not users.still_has_password(connection, user, stored):
+            raise Unauthenticated("The old password is wrong.")
         throttle.was_right(connection, email, visitor.address, now=now)
         users.store_password(connection, user, hashed)
         sessions.revoke_sessions(connection, user, because="password changed", keep=keep.id if keep else None)

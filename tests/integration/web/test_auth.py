@@ -240,6 +240,26 @@ def test_who_exists_is_told_neither_by_words_nor_by_work(web, monkeypatch):
     assert (told[0][0], told[0][3]) == (401, 1)
 
 
+@pytest.mark.parametrize("outdated", [False, True])
+def test_a_login_that_a_reset_overtakes_fails_and_brings_no_password_back(web, monkeypatch, outdated):
+    """A check takes long enough for an administrator to void the password that somebody else has got hold of."""
+    verify = passwords.verify_password
+
+    def overtaken(*given):
+        right = verify(*given)
+        with web.engine.begin() as connection:
+            links.make_link(connection, web.ids[ADA], "reset", now=utc_now(), actor="test")
+        return right
+
+    monkeypatch.setattr(passwords, "verify_password", overtaken)
+    monkeypatch.setattr(passwords, "is_outdated", lambda _hash: outdated)
+    assert web.login(ADA).status_code == 401
+    monkeypatch.setattr(passwords, "verify_password", verify)
+    assert web.login(ADA).status_code == 401
+    with web.engine.begin() as connection:
+        assert not users.show_user(connection, web.ids[ADA])["has_password"]
+
+
 def test_guessing_is_slowed_down_alike_for_everybody(web):
     for email in (ADA, "none@example.org"):
         answers = [web.login(email, "wrong password!", environ_base={"REMOTE_ADDR": "192.0.2.9"}) for _ in range(6)]

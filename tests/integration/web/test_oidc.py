@@ -14,7 +14,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from agentflow.access import Role, users
+from agentflow.access import Role, links, users
+from agentflow.clock import utc_now
 from agentflow.errors import SettingsError
 from agentflow.settings import load_settings
 from tests.auth_kit import AuthKit
@@ -146,6 +147,21 @@ def test_a_verified_address_links_a_user_who_is_there(web, provider):
     assert me(web, log_in(web, provider))["id"] == str(ada)
     provider.claims |= {"sub": "s-2"}
     assert log_in(web, provider).status_code == 403, "the address is another identity's now"
+
+
+def test_who_made_a_user_for_somebody_s_address_is_out_once_the_owner_comes(web, provider):
+    """An admin of any workspace can make a user for an address that is not theirs, and knows its password and links."""
+    ada = web.user("ada@example.org", Role.EDITOR)
+    with web.engine.begin() as connection:
+        token = links.make_link(connection, ada, "login", now=utc_now(), actor="test")["token"]
+    bearer = web.bearer("ada@example.org")
+    assert web.login("ada@example.org").status_code == 200
+    assert log_in(web, provider).status_code == 302
+    web.forget()
+    assert web.login("ada@example.org").status_code == 401
+    assert web.call("GET", "/auth/me", bearer).status_code == 401
+    assert web.call("POST", "/auth/link", body={"token": token}).status_code == 401
+    assert log_in(web, provider).status_code == 302
 
 
 @pytest.mark.parametrize("claims", [{"email_verified": False}, {"email_verified": "true"}, {"email": None}])
