@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -16,6 +17,7 @@ WHERE workspace_id = :workspace AND id < :before
   AND (CAST(:subject AS text) IS NULL OR subject = :subject OR starts_with(subject, :subject || '/'))
   AND (CAST(:action AS text) IS NULL OR action = :action OR starts_with(action, :action || '.'))
   AND (CAST(:actor AS text) IS NULL OR actor = :actor)
+  AND split_part(action, '.', 1) <> ALL (CAST(:without AS text[]))
 ORDER BY id DESC LIMIT :limit
 """)
 _AFTER_ALL = 2**63 - 1
@@ -28,6 +30,7 @@ def list_events(
     subject: str | None = None,
     action: str | None = None,
     actor: str | None = None,
+    without: Collection[str] = (),
     limit: int = 50,
     cursor: str | None = None,
     workspace: str = DEFAULT_WORKSPACE,
@@ -39,6 +42,7 @@ def list_events(
         subject: Only what was done to this run, workflow, …; a run's id also finds what was done to its nodes.
         action: `run.cleared`, or `run` for all of that kind.
         actor: `cli:ada`, `system`, …
+        without: Nothing of these kinds: `user` leaves out `user.created`.
         limit: At most so many.
         cursor: `next_cursor` of the page before.
         workspace: Whose.
@@ -53,6 +57,7 @@ def list_events(
             "before": _AFTER_ALL if cursor is None else read_cursor(CURSOR, cursor, big_int),
             "subject": subject,
             "action": action,
+            "without": list(without),
             "actor": actor,
             "limit": limit + 1,
         },

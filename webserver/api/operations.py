@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from agentflow import catalog
-from agentflow.access import Role
+from agentflow.access import Principal, Role
 from agentflow.errors import AgentFlowError
 from agentflow.nodes import registry
 from webserver.access import current_principal, requires
@@ -112,7 +112,8 @@ operations = Resource("operations", "How the system is doing.")
 @operations.get("/events", responses={200: EventPage})
 @requires(Role.VIEWER)
 def list_events(query: EventQuery) -> dict[str, Any]:
-    """List who did what, the newest first."""
+    """List who did what, the newest first; of members and keys to admins, of users to administrators of the instance."""
+    principal = current_principal()
     return page(
         *do(
             lambda connection: catalog.list_events(
@@ -120,12 +121,24 @@ def list_events(query: EventQuery) -> dict[str, Any]:
                 subject=query.subject,
                 action=query.action,
                 actor=query.actor,
+                without=_kept_back(principal),
                 limit=query.limit,
                 cursor=query.cursor,
-                workspace=current_principal().workspace,
+                workspace=principal.workspace,
             )
         )
     )
+
+
+def _kept_back(principal: Principal) -> list[str]:
+    """Kinds of events that tell what `/users` and `/api-keys` do not tell the caller either.
+
+    What concerns the whole instance stands in the log of `default`, whose members need not know who else there is.
+    """
+    kept = [] if principal.instance_admin else ["user"]
+    if principal.role is None or principal.role < Role.ADMIN:
+        kept += ["member", "api-key"]
+    return kept
 
 
 @operations.get("/import-errors", responses={200: ImportErrorPage})

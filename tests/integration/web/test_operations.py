@@ -89,6 +89,29 @@ def test_events_by_filter_and_page(web):
     assert [event["subject"] for event in first["items"] + rest["items"]] == ["p", "b", "a"]
 
 
+@pytest.mark.parametrize(
+    ("role", "instance_admin", "told"),
+    [
+        (Role.VIEWER, False, {"pool.set"}),
+        (Role.EDITOR, False, {"pool.set"}),
+        (Role.ADMIN, False, {"pool.set", "api-key.created", "member.granted"}),
+        (Role.ADMIN, True, {"pool.set", "api-key.created", "member.granted", "user.created"}),
+    ],
+)
+def test_who_is_not_told_of_accounts_does_not_read_of_them_in_events(web, role, instance_admin, told):
+    web.put("/pools/p", {"slots": 1}, expect=201)
+    for action in ("api-key.created", "member.granted", "user.created"):
+        sql(
+            web,
+            "INSERT INTO audit_event (workspace_id, actor, action, subject, detail)"
+            " SELECT id, 'test', :action, 'x', '{}' FROM workspace WHERE name = 'default'",
+            action=action,
+        )
+    web.act_as(role, instance_admin=instance_admin)
+    assert {event["action"] for event in web.get("/events")["items"]} == told
+    assert bool(web.get("/events?action=user")["items"]) is instance_admin
+
+
 def test_import_errors(web):
     statement = """INSERT INTO source_file (workspace_id, path, fingerprint, message, line)
         SELECT id, :path, '', 'no name', 3 FROM workspace WHERE name = 'default'"""
