@@ -199,7 +199,7 @@ def store_password(connection: Connection, user: int, hashed: str | None) -> Non
 
 def still_has_password(connection: Connection, user: int, hashed: str) -> bool:
     """Whether this hash, which was read and checked before, still counts; until the transaction ends it stays so."""
-    return connection.scalar(_LOCKED_HASH, {"id": user}) == hashed
+    return bool(connection.scalar(_LOCKED_HASH, {"id": user}) == hashed)
 
 
 def _keep_an_admin(connection: Connection, without: int) -> None:
