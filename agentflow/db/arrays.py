@@ -10,6 +10,11 @@ import uuid
 from collections.abc import Iterable
 from datetime import datetime
 
+#: After a list of keys whose rows are updated, or joined by key: the planner then takes the list for one row, and finds
+#: each by its key. By itself it guesses ten, and a table that its statistics take for smaller than that is read with
+#: all rows of the runs, once for all keys or even once for each, however large the run is that has just been made.
+ONE_BY_ONE = "LIMIT (SELECT 2147483647)"
+
 
 def ints(values: Iterable[int | None]) -> str:
     """`{1,2,NULL}` for `CAST(… AS int[])`."""

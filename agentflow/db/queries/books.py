@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from agentflow.db.arrays import ints, times, uuids, words
+from agentflow.db.arrays import ONE_BY_ONE, ints, times, uuids, words
 from agentflow.db.notify import LIVE, READY, live_payload
 from agentflow.db.queries.locks import LockedRun
 from agentflow.db.statement import Statement
@@ -77,6 +77,7 @@ WITH k AS MATERIALIZED (
     CAST(:a_previews AS text[]))
     AS t(run_id, node_no, map_index, state, finished_at, resume_at, ready_at, s, f, u, k,
          attempt, a_state, a_started_at, a_finished_at, failures, losses, error, output, ref, bytes, preview)
+  {ONE_BY_ONE}
 ), o AS (
   INSERT INTO output (run_id, node_no, map_index, value, bytes, ref, preview)
   SELECT run_id, node_no, map_index, CAST(output AS json), coalesce(bytes, octet_length(output)), ref, preview

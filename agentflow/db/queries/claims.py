@@ -15,7 +15,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from agentflow.db.arrays import blobs, ints, uuids
+from agentflow.db.arrays import ONE_BY_ONE, blobs, ints, uuids
 from agentflow.db.queries.attempts import AttemptKey, token_hash
 from agentflow.db.queries.deferrals import TURN
 from agentflow.db.statement import Statement
@@ -204,11 +204,12 @@ class Claim:
     carries: bool = False
 
 
-_CLAIM = Statement("""
+_CLAIM = Statement(f"""
 WITH k AS (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:executors AS text[]), CAST(:hashes AS bytea[]))
     AS t(run_id, node_no, map_index, attempt, executor, token_hash)
+  {ONE_BY_ONE}
 ), a AS (
   INSERT INTO attempt (run_id, node_no, map_index, attempt, state, token_hash, executor, scheduler_id, queued_at)
   SELECT run_id, node_no, map_index, attempt, 'queued', token_hash, executor, :me, clock_timestamp() FROM k
@@ -221,11 +222,12 @@ FROM k WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = 
 
 
 #: The next turn of an attempt: a new token, so that nothing which is said about an earlier one counts.
-_CLAIM_AGAIN = Statement("""
+_CLAIM_AGAIN = Statement(f"""
 WITH k AS (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:executors AS text[]), CAST(:hashes AS bytea[]))
     AS t(run_id, node_no, map_index, attempt, executor, token_hash)
+  {ONE_BY_ONE}
 ), a AS (
   UPDATE attempt SET state = 'queued', token_hash = k.token_hash, executor = k.executor, scheduler_id = :me
   FROM k WHERE attempt.run_id = k.run_id AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from agentflow.db.arrays import ints, times, uuids
+from agentflow.db.arrays import ONE_BY_ONE, ints, times, uuids
 from agentflow.db.queries.attempts import AttemptKey
 from agentflow.db.statement import Statement
 from agentflow.workload import Deferral, Turn
@@ -35,6 +35,7 @@ WITH k AS MATERIALIZED (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:starts AS timestamptz[]), CAST(:resumes AS timestamptz[]), CAST(:states AS text[]))
     AS t(run_id, node_no, map_index, attempt, started_at, resume_at, left_behind)
+  {ONE_BY_ONE}
 ), a AS (
   UPDATE attempt SET state = 'deferred', started_at = coalesce(attempt.started_at, k.started_at, CAST(:now AS timestamptz))
   FROM k WHERE attempt.run_id = k.run_id AND attempt.node_no = k.node_no AND attempt.map_index = k.map_index
@@ -79,13 +80,16 @@ class Carried:
     used: float  #: Seconds since this attempt began: its timeout counts from there.
 
 
-_CARRIED = Statement("""
+_CARRIED = Statement(f"""
 SELECT nr.run_id, nr.node_no, nr.map_index, a.attempt, nr.resume_state -> 'turn' AS turn,
   greatest(0, extract(epoch FROM clock_timestamp()) - CAST(nr.resume_state ->> 'began' AS float8))::float8 AS waited,
   coalesce(greatest(0, extract(epoch FROM clock_timestamp() - a.started_at)), 0)::float8 AS used,
   a.started_at IS NOT NULL AS again
-FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
-  AS k(run_id, node_no, map_index, attempt)
+FROM (
+  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]))
+    AS t(run_id, node_no, map_index, attempt)
+  {ONE_BY_ONE}
+) AS k
 JOIN node_run nr ON nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
 JOIN attempt a ON a.run_id = k.run_id AND a.node_no = k.node_no AND a.map_index = k.map_index AND a.attempt = k.attempt
 WHERE nr.run_id = ANY(CAST(:all_runs AS uuid[])) AND a.run_id = ANY(CAST(:all_runs AS uuid[]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.db.arrays import ints, uuids
+from agentflow.db.arrays import ONE_BY_ONE, ints, uuids
 from agentflow.db.queries.attempts import AttemptKey
 from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.mapped import MAP
@@ -108,16 +108,18 @@ class GateResult:
     wait: WaitPlan | None = None  #: To begin.
 
 
-_STORE = text("""
+_STORE = text(f"""
 UPDATE node_run nr SET state = k.state, resume_at = NULL, resume_key = k.key, error = CAST(k.error AS json),
   resume_state = NULL,
   ready_at = CASE WHEN k.state = 'ready' THEN CAST(:now AS timestamptz) ELSE nr.ready_at END,
   started_at = CASE WHEN k.state = 'success' THEN CAST(:now AS timestamptz) ELSE nr.started_at END,
   finished_at = CASE WHEN k.state NOT IN ('ready', 'deferred') THEN CAST(:now AS timestamptz) END
-FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:states AS text[]),
-  CAST(:keys AS text[]), CAST(:errors AS text[]), CAST(:leases AS timestamptz[]))
-  AS k(run_id, node_no, map_index, state, key, error, leased_until),
-  version_node vn
+FROM (
+  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:states AS text[]),
+    CAST(:keys AS text[]), CAST(:errors AS text[]), CAST(:leases AS timestamptz[]))
+    AS t(run_id, node_no, map_index, state, key, error, leased_until)
+  {ONE_BY_ONE}
+) AS k, version_node vn
 WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
   AND vn.version_id = nr.version_id AND vn.node_no = nr.node_no
   AND nr.state = 'pending' AND nr.resume_at = k.leased_until AND nr.run_id = ANY(CAST(:runs AS uuid[]))

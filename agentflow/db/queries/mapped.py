@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.db.arrays import ints, uuids, words
+from agentflow.db.arrays import ONE_BY_ONE, ints, uuids, words
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.states import NodeRunState
 
@@ -99,7 +99,7 @@ WITH f AS (
   SELECT run_id, node_no, count(*)::int AS ended, count(*) FILTER (WHERE state = 'success')::int AS success,
     count(*) FILTER (WHERE state IN ('failed', 'upstream_failed', 'cancelled'))::int AS failed
   FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:states AS text[])) AS t(run_id, node_no, state)
-  GROUP BY run_id, node_no
+  GROUP BY run_id, node_no {ONE_BY_ONE}
 ), n AS (
   UPDATE node_run nr SET map_open = nr.map_open - f.ended, map_success = nr.map_success + f.success,
     map_failed = nr.map_failed + f.failed

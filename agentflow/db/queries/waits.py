@@ -10,18 +10,19 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from agentflow.db.arrays import blobs, ints, times, uuids
+from agentflow.db.arrays import ONE_BY_ONE, blobs, ints, times, uuids
 from agentflow.db.queries.attempts import AttemptKey, token_hash
 from agentflow.db.queries.gates import DueGate, WaitPlan
 
 _NOBODY = uuid.UUID(int=0)
 
 #: The attempt is opened deferred: no executor and no scheduler ever holds it. `awaited` is the key in `run_waiter`.
-_BEGIN = text("""
+_BEGIN = text(f"""
 WITH k AS MATERIALIZED (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:attempts AS int[]),
     CAST(:dues AS timestamptz[]), CAST(:states AS text[]), CAST(:awaited AS uuid[]), CAST(:hashes AS bytea[]))
     AS t(run_id, node_no, map_index, attempt, due, left_behind, awaited, token_hash)
+  {ONE_BY_ONE}
 ), a AS (
   INSERT INTO attempt (run_id, node_no, map_index, attempt, state, token_hash, executor, scheduler_id, queued_at,
     started_at)
@@ -79,17 +80,21 @@ def _left_behind(plan: WaitPlan, now: datetime) -> dict[str, object]:
     }
 
 
-_ON = text("""
+_ON = text(f"""
 UPDATE node_run nr SET resume_at = k.due
-FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:leases AS timestamptz[]),
-  CAST(:dues AS timestamptz[])) AS k(run_id, node_no, map_index, lease, due)
+FROM (
+  SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:leases AS timestamptz[]),
+    CAST(:dues AS timestamptz[])) AS t(run_id, node_no, map_index, lease, due)
+  {ONE_BY_ONE}
+) AS k
 WHERE nr.run_id = k.run_id AND nr.node_no = k.node_no AND nr.map_index = k.map_index
   AND nr.state = 'deferred' AND nr.resume_at = k.lease
 """)
-_TAKE = text("""
+_TAKE = text(f"""
 WITH k AS MATERIALIZED (
   SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:nos AS int[]), CAST(:maps AS int[]), CAST(:leases AS timestamptz[]),
     CAST(:awaited AS uuid[])) AS t(run_id, node_no, map_index, lease, awaited)
+  {ONE_BY_ONE}
 ), w AS (
   DELETE FROM run_waiter USING k WHERE run_waiter.awaited_run_id = k.awaited AND run_waiter.run_id = k.run_id
     AND run_waiter.node_no = k.node_no AND run_waiter.map_index = k.map_index
