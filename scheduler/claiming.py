@@ -51,6 +51,7 @@ class Claimer:
         self._executors = executors
         self._on_declared_dead = on_declared_dead
         self._dispatcher = Dispatcher(settings)
+        self._files = files
         self._preparing = Preparing(files, on_prepared)
         self._after = 0  # the last group looked at, while there are too many for one claim
         self._turn = 0  # the last group looked at when something was taken
@@ -70,8 +71,8 @@ class Claimer:
             out: Attempts with a process of their own, by executor.
         """
         slots = guarded.free_slots(self._executors)
-        if hidden := len(self._preparing):  # the executors do not know of these yet
-            slots = {unit: max(0, count - hidden) for unit, count in slots.items()}
+        if hidden := self._preparing.out:
+            slots = {place: max(0, count - hidden.get(place, 0)) for place, count in slots.items()}
         if not any(slots.values()) or not self._identity.may_claim:
             return Claimed()
         taken, more = self._take(connection, slots, oldest, out)
@@ -85,11 +86,11 @@ class Claimer:
         """Hand over what was claimed; returns the ends of attempts that no executor took or that could not begin."""
         given = []
         for workload in claimed.workloads:
-            executor, _ = claimed.places[workload.attempt_id]
+            place = claimed.places[workload.attempt_id]
             if wanted := claimed.large.get(workload.attempt_id):
-                self._preparing.begin(executor, workload, wanted)
+                self._preparing.begin(place, workload, wanted)
             else:
-                given.append((executor, workload))
+                given.append((place, workload))
         return claimed.failed + self._hand_over(given) + self.submit_prepared()
 
     def submit_prepared(self) -> list[Finished]:
@@ -97,20 +98,26 @@ class Claimer:
         ready, ended = self._preparing.take()
         return ended + self._hand_over(ready)
 
-    def forget_prepared(self) -> None:
-        """Others have taken over what waits for its inputs."""
-        self._preparing.forget()
+    def give_back_prepared(self) -> None:
+        """What waits for its inputs is not to begin here any more; `submit_prepared` returns the ends."""
+        self._preparing.give_back()
+
+    def forget_prepared(self) -> list[str]:
+        """Others have taken over what waits for its inputs: attempts whose end nobody will report."""
+        return self._preparing.forget()
 
     def stop_preparing(self, attempt_ids: Collection[str]) -> None:
         """These attempts need not begin any more."""
         self._preparing.stop(attempt_ids)
 
-    def _hand_over(self, given: Sequence[tuple[str, Workload]]) -> list[Finished]:
+    def _hand_over(self, given: Sequence[tuple[Place, Workload]]) -> list[Finished]:
         failed: list[Finished] = []
         for name, executor in self._executors.items():
-            mine = [workload for wanted, workload in given if wanted == name]
+            mine = [workload for (wanted, _), workload in given if wanted == name]
             if mine:
                 failed.extend(guarded.submit(name, executor, mine))
+        for event in failed:
+            self._files.release(event.attempt_id)
         return failed
 
     def _take(

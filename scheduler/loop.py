@@ -152,9 +152,12 @@ class Loop:
         metrics.TICKS.inc()
         if self._identity.is_dead and not self._draining:
             self._on_dead()
-            self._claimer.forget_prepared()
+            for attempt in self._claimer.forget_prepared():
+                self._live.discard(attempt)
         connection = self._connected()
         look, self._look = self._look, False
+        if self._draining:
+            self._claimer.give_back_prepared()
         for event in self._claimer.submit_prepared():
             self._inbox.emit(event)
         self._collect()

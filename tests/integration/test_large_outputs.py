@@ -31,6 +31,11 @@ def whole(site, run, node):
     return json.loads(text)
 
 
+def given_to(kit, node):
+    """How many attempts of a node the executor was given."""
+    return sum(each.node == node for each in kit.stub.submitted)
+
+
 def given(kit, node):
     """What the executor was given for a node: the outputs that it reads from files."""
     (workload,) = [each for each in kit.stub.submitted if each.node == node]
@@ -124,6 +129,61 @@ class TestInputs:
         error = kit.nodes(run)["b"]["error"]
         assert (kit.state(run), error["type"]) == ("failed", "InputNotLoaded")
         assert [state for _, state in kit.attempts(run, "b")] == ["lost"] * 6
+
+    def test_what_waits_for_its_inputs_is_given_back_by_a_scheduler_that_stops(self, kit):
+        run, arrive = self.waits_for_inputs(kit)
+        kit.loop.drain()
+        kit.tick()
+        kit.tick()
+        assert kit.loop.wait_drained(0)
+        assert kit.attempts(run, "b") == [(1, "refused")]
+        assert kit.nodes(run)["b"]["state"] == "ready"
+        assert kit.row("SELECT losses FROM node_run WHERE attempt = 1 AND state = 'ready'").losses == 0
+        arrive()  # too late: it is nobody's any more
+        kit.tick()
+        assert given_to(kit, "b") == 0
+
+    def test_what_waits_for_its_inputs_is_forgotten_by_a_scheduler_that_was_declared_dead(self, kit):
+        run, arrive = self.waits_for_inputs(kit)
+        kit.loop._on_dead = lambda: None
+        kit.identity.declared_dead(kit.identity.id)
+        kit.tick()
+        assert kit.loop.open_attempts == 0  # or it would wait for their ends when it stops
+        arrive()
+        kit.tick()
+        assert given_to(kit, "b") == 0
+        assert kit.attempts(run, "b") == [(1, "queued")]  # recovery writes it off
+
+    def test_what_waits_for_its_inputs_takes_a_slot_of_its_own_executor_only(self, kit):
+        self.waits_for_inputs(kit)
+        assert kit.loop._claimer._preparing.out == {("stub", False): 1}
+
+    def test_the_files_of_a_workload_that_no_executor_took_are_not_kept(self, kit, monkeypatch):
+        kit.apply({"a": {}, "b": {"needs": ["a"], "config": {"output": READS}}})
+        kit.stub.script("a", succeed(LARGE))
+        submit = kit.stub.submit
+
+        def refuse(workloads):
+            if any(each.node == "b" for each in workloads):
+                raise RuntimeError("full")
+            submit(workloads)
+
+        monkeypatch.setattr(kit.stub, "submit", refuse)
+        run = kit.run()
+        assert [state for _, state in kit.attempts(run, "b")] == ["refused"] * 6
+        assert kit.files._readers == {}
+
+    def waits_for_inputs(self, kit):
+        """A run whose node `b` is claimed while its input is on its way, and what lets that arrive."""
+        asked = []
+        request = kit.files.request
+        kit.files.request = lambda *arguments: asked.append(arguments)
+        kit.apply({"a": {}, "b": {"needs": ["a"], "config": {"output": READS}}})
+        kit.stub.script("a", succeed(LARGE))
+        run = kit.run()
+        assert kit.attempts(run, "b") == [(1, "queued")]
+        (arguments,) = asked
+        return run, lambda: request(*arguments)
 
     def test_files_nobody_reads_make_room_for_others(self, kit):
         kit.files._cache = 1
