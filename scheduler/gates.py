@@ -90,7 +90,6 @@ class Gates(WorkerThread):
                     connection,
                     me=self._identity.id,
                     reserved_only=self._identity.reserved_only,
-                    oldest=uuid.UUID(int=0),
                 ),
             )
             if not gates:

@@ -41,10 +41,13 @@ class DueGate:
         return (self.run_id, self.node_no, self.map_index, self.attempt)
 
 
+#: The index of what is due comes first, whatever the statistics say, and each run is looked up: beginning with the runs
+#: is beginning with all history. So no bound of run ids here, either, by which the primary key could be walked.
 _LEASE = text(f"""
 WITH due AS (
-  SELECT nr.run_id, nr.node_no, nr.map_index FROM node_run nr JOIN run r ON r.id = nr.run_id
-  WHERE nr.resume_at <= :now AND nr.run_id >= :oldest
+  SELECT nr.run_id, nr.node_no, nr.map_index FROM node_run nr
+  CROSS JOIN LATERAL (SELECT reserved_for FROM run WHERE id = nr.run_id OFFSET 0) AS r
+  WHERE nr.resume_at <= :now
     AND (nr.state = 'pending' OR (nr.state = 'deferred' AND nr.resume_key IN ('{SUB_RUN}', '{WAIT}')))
     AND (r.reserved_for = :me OR (r.reserved_for IS NULL AND NOT :reserved_only))
   ORDER BY nr.resume_at LIMIT :limit FOR NO KEY UPDATE OF nr SKIP LOCKED
@@ -57,14 +60,12 @@ RETURNING nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.attempt,
 """)
 
 
-def lease_gates(
-    connection: Connection, *, me: uuid.UUID, reserved_only: bool, oldest: uuid.UUID, limit: int = BATCH
-) -> list[DueGate]:
+def lease_gates(connection: Connection, *, me: uuid.UUID, reserved_only: bool, limit: int = BATCH) -> list[DueGate]:
     """Take nodes to decide, so that no other scheduler does for a while."""
     now = database_now(connection)
     until = now + LEASE
     rows = connection.execute(
-        _LEASE, {"now": now, "until": until, "oldest": oldest, "me": me, "reserved_only": reserved_only, "limit": limit}
+        _LEASE, {"now": now, "until": until, "me": me, "reserved_only": reserved_only, "limit": limit}
     )
     return [
         DueGate(row.run_id, row.node_no, row.map_index, row.version_id, until, row.attempt, row.sub_run, row.waiting)
