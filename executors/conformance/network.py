@@ -196,7 +196,7 @@ class NetworkNodes(WithHarness):
         harness.wait_finished([slow])
 
     def test_many_waiting_nodes_all_end_exactly_once(self, harness: Harness, ask: Callable[..., Workload]) -> None:
-        workloads = [ask(f"/hello?{number}") for number in range(120)]
+        workloads = [ask(f"/hello?{number}") for number in range(60)]
         harness.submit(*workloads)
         assert {result.output["status"] for result in harness.wait_finished(workloads)} == {200}
 

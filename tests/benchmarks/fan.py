@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _workflows
-import limits
+import machine_limits as limits
 from _report import Report, median
 from _single import single
 from _system import System, last_finish, seconds

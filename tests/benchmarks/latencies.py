@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from _report import median
-from limits import CLAIM, FINISH, chain, fill_graph, scratch, warm_pool
+from machine_limits import CLAIM, FINISH, chain, fill_graph, scratch, warm_pool
 
 from agentflow.postgres import libpq_url
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from _report import Report
-from limits import sql_node_runs_per_second
+from machine_limits import sql_node_runs_per_second
 from wfformat import NotWfFormat, edge_count, numbered_edges, order_problems, to_workflow
 
 from agentflow.postgres import database

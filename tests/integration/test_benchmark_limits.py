@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def limits(bench):
-    return bench("limits")
+    return bench("machine_limits")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
@@ -37,7 +37,7 @@ def test_latencies_are_positive_and_leave_nothing_behind(bench, empty_database_u
     assert latencies.hop_milliseconds(empty_database_url, hops=3) > 0
     assert latencies.notify_milliseconds(empty_database_url, rounds=3) > 0
     assert latencies.call_milliseconds(calls=3) > 0
-    with psycopg.connect(bench("limits")._libpq_url(empty_database_url)) as connection:
+    with psycopg.connect(bench("machine_limits")._libpq_url(empty_database_url)) as connection:
         left = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'limits%'").fetchone()
     assert left == (0,)
 

@@ -215,8 +215,8 @@ def test_a_mapping_with_very_many_wrong_keys_is_one_problem():
 
 
 def test_too_many_nodes_are_refused():
-    nodes = {f"n{index}": {"type": "noop"} for index in range(50_001)}
-    with pytest.raises(SpecError, match="50,001 nodes are more than 50,000"):
+    nodes = {f"n{index}": {"type": "noop"} for index in range(100_001)}
+    with pytest.raises(SpecError, match="100,001 nodes are more than 100,000"):
         parse_document({"name": "w", "nodes": nodes})
 
 
