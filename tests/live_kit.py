@@ -33,9 +33,18 @@ def until(condition: Callable[[], Any], what: str = "it", seconds: float = PATIE
 
 
 class Server:
-    """`python -m webserver` as gunicorn runs it, with the fake authentication of tests/live_app.py."""
+    """`python -m webserver` as gunicorn runs it; unless another `app` is named, with the fake authentication of live_app."""
 
-    def __init__(self, url: str, folder: Path, *, workers: int = 1, port: int = 0, **environment: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *,
+        workers: int = 1,
+        port: int = 0,
+        app: str = "tests.live_app:application()",
+        **environment: str,
+    ) -> None:
         self.port = port or free_port()
         self.revoked = folder / "revoked"
         self.revoked.touch()
@@ -45,7 +54,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", "from gunicorn.app.wsgiapp import run; run()"),
-                    *("-c", "python:webserver.gunicorn_conf", "tests.live_app:application()"),
+                    *("-c", "python:webserver.gunicorn_conf", app),
                 ],
                 env=clean
                 | {

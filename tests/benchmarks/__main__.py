@@ -31,6 +31,7 @@ import subprocess_start
 import trigger_latency
 import two_schedulers
 import waiting
+import web_latency
 import wfinstances
 from _report import Report
 from _single import Measure, measured
@@ -56,6 +57,7 @@ SCALE: dict[str, Measure] = {
     "subprocess": BENCHMARKS["subprocess"],
     "schedulers": two_schedulers.measure,
     "large": large_run.measure,
+    "web": web_latency.measure,
     "minute": same_minute.measure,
 }
 INSTANCES = "instances"

@@ -111,9 +111,9 @@ def answer_pings(sockets: list[Socket]) -> None:
 
 
 @contextmanager
-def webserver(system: System) -> Iterator[Server]:
+def webserver(system: System, **options: str) -> Iterator[Server]:
     """One with one worker, on the system's database."""
-    server = Server(system.url, system.home)
+    server = Server(system.url, system.home, **options)
     try:
         server.ready()
         yield server
