@@ -66,6 +66,7 @@ class Event:
     detail: dict[str, Any] | None = None
 
 
+#: A run that was cleared may end again while its first end is being told: that is waited for, so that this one stays.
 _WRITE = Statement(f"""
 WITH k AS MATERIALIZED (
   SELECT * FROM unnest(CAST(:n_runs AS uuid[]), CAST(:n_nos AS int[]), CAST(:n_maps AS int[]), CAST(:n_states AS text[]),
@@ -112,7 +113,7 @@ WITH k AS MATERIALIZED (
   WHERE run.id = t.id AND run.id = ANY(CAST(:r_ids AS uuid[]))
 ), x AS (
   INSERT INTO run_end (run_id) SELECT id FROM unnest(CAST(:r_ids AS uuid[]), CAST(:r_ended AS boolean[])) AS t(id, ended)
-  WHERE t.ended ON CONFLICT DO NOTHING
+  WHERE t.ended ON CONFLICT (run_id) DO UPDATE SET at = excluded.at
 ), e AS (
   INSERT INTO run_event (run_id, seq, at, kind, node_no, map_index, attempt, state, detail)
   SELECT run_id, seq, CAST(:now AS timestamptz), kind, node_no, map_index, attempt, state, CAST(detail AS json)
