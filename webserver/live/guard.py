@@ -17,7 +17,13 @@ log = logging.getLogger(__name__)
 
 CHECK = 3.0  #: Seconds between looks at the same credentials.
 STRANGER = 10.0  #: Seconds that a connection has to say who it is.
-SHARE = 20  #: A round of looks may take one part in this of the time, whatever the number of sockets.
+SHARE = 20  #: A round of looks may take one part in this of the time, whatever the number of sockets,
+PAUSE_MAX = 15.0  #: but who has lost a right must not keep it for long: seconds between rounds at most.
+
+
+def pause_after(took: float) -> float:
+    """Seconds until the next round, after one that took so long."""
+    return min(max(CHECK, SHARE * took), PAUSE_MAX)
 
 
 class Guard:
@@ -68,7 +74,7 @@ class Guard:
                 self.check()
             except Exception as error:  # noqa: BLE001 - a database that is away takes no rights
                 log.warning("live_guard_failed", extra={"error": str(error).partition("\n")[0]})
-            pause = max(CHECK, SHARE * (time.monotonic() - began))
+            pause = pause_after(time.monotonic() - began)
 
     def _close_strangers(self) -> None:
         """A connection that does not say who it is holds a place for nothing."""

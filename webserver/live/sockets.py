@@ -122,6 +122,8 @@ class LiveServer:
     def _connect(self, auth: object = None) -> None:
         self.start()
         sid, environ = _sid(), request.environ
+        if self.clients.get(sid) is not None:
+            return  # a message of this name: with other credentials it would keep rooms that those may not see
         credentials = _credentials(environ, auth, self._web.settings)
         try:
             principal = self._authenticate(environ, credentials)
