@@ -6,6 +6,7 @@ kit.call("GET", "/workflows", kit.bearer("ada@example.org"))
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,28 @@ class AuthKit:
     def login(self, email: str, password: str = PASSWORD, **keys: Any) -> TestResponse:
         """Log in with a password."""
         return self.call("POST", "/auth/login", body={"email": email, "password": password}, **keys)
+
+
+def everybody(web: AuthKit) -> dict[str, Callable[[], dict[str, str]]]:
+    """Callers by name, good and bad ones: each a function that makes fresh headers."""
+    for role in Role:
+        web.user(f"{role.value}@example.org", role)
+    web.user("chief@example.org", instance_admin=True)
+    web.user("stranger@example.org", Role.ADMIN, workspace=OTHER)
+    revoked = web.new_key("admin")
+    with web.engine.begin() as connection:
+        api_keys.revoke_api_key(connection, revoked["id"], actor="test", workspace="default")
+    found = {role.value: (lambda role=role: web.bearer(f"{role.value}@example.org")) for role in Role}
+    return found | {
+        "instance-admin": lambda: web.bearer("chief@example.org"),
+        "anonymous": dict,
+        "other workspace": lambda: web.bearer("stranger@example.org") | {"X-Workspace": "default"},
+        "other workspace by default": lambda: web.bearer("stranger@example.org"),
+        "expired token": lambda: web.bearer("admin@example.org", age=timedelta(minutes=16)),
+        "revoked key": lambda: {"X-API-Key": revoked["key"]},
+        "key of another workspace": lambda: web.key("admin", workspace=OTHER) | {"X-Workspace": "default"},
+        "wrong CSRF": lambda: web.cookies("admin@example.org", csrf=False) | {"X-CSRF-Token": "x"},
+        "right CSRF": lambda: web.cookies("admin@example.org"),
+        "key that reads": lambda: web.key("read"),
+        "key that edits": lambda: web.key("edit"),
+    }

@@ -1,4 +1,4 @@
-"""Every endpoint and every message of a socket, called by everybody: who gets in, and how the others are told.
+"""Every endpoint, called by everybody: who gets in, and how the others are told. Sockets: test_live_matrix.py.
 
 A new endpoint fails here until it has a row: what it asks of its caller is decided twice, at the view and here.
 """
@@ -6,16 +6,12 @@ A new endpoint fails here until it has a row: what it asks of its caller is deci
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 import pytest
-from werkzeug.test import EnvironBuilder
 
-from agentflow.access import Role, api_keys
-from agentflow.errors import AgentFlowError
-from tests.auth_kit import OTHER
+from agentflow.access import Role
+from tests.auth_kit import everybody
 from webserver.access import access_of
-from webserver.live.sockets import _credentials
 
 PUBLIC, SIGNED_IN, CHIEF = "public", "signed-in", "instance-admin"
 VIEWER, OPERATOR, EDITOR, ADMIN = (role.value for role in Role)
@@ -124,9 +120,6 @@ MATRIX = {
     ("GET", "/readyz"): PUBLIC,
 }
 
-#: Messages of sockets, and the role they need.
-SOCKET = {"connect": VIEWER, "join": VIEWER, "leave": VIEWER, "disconnect": PUBLIC}
-
 _CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 _RANK = {None: -1, VIEWER: 0, OPERATOR: 1, EDITOR: 2, ADMIN: 3, CHIEF: 4}
 MEMBERS = (VIEWER, OPERATOR, EDITOR, ADMIN)
@@ -147,29 +140,7 @@ def address(rule):
 
 @pytest.fixture
 def people(auth_web):
-    """Callers by name: each a function that makes fresh headers."""
-    web = auth_web
-    for role in Role:
-        web.user(f"{role.value}@example.org", role)
-    web.user("chief@example.org", instance_admin=True)
-    web.user("stranger@example.org", Role.ADMIN, workspace=OTHER)
-    revoked = web.new_key("admin")
-    with web.engine.begin() as connection:
-        api_keys.revoke_api_key(connection, revoked["id"], actor="test", workspace="default")
-    found = {role: (lambda role=role: web.bearer(f"{role}@example.org")) for role in MEMBERS}
-    return found | {
-        CHIEF: lambda: web.bearer("chief@example.org"),
-        "anonymous": dict,
-        "other workspace": lambda: web.bearer("stranger@example.org") | {"X-Workspace": "default"},
-        "other workspace by default": lambda: web.bearer("stranger@example.org"),
-        "expired token": lambda: web.bearer("admin@example.org", age=timedelta(minutes=16)),
-        "revoked key": lambda: {"X-API-Key": revoked["key"]},
-        "key of another workspace": lambda: web.key("admin", workspace=OTHER) | {"X-Workspace": "default"},
-        "wrong CSRF": lambda: web.cookies("admin@example.org", csrf=False) | {"X-CSRF-Token": "x"},
-        "right CSRF": lambda: web.cookies("admin@example.org"),
-        "key that reads": lambda: web.key("read"),
-        "key that edits": lambda: web.key("edit"),
-    }
+    return everybody(auth_web)
 
 
 def expected(needs, caller, method):
@@ -234,40 +205,3 @@ def test_a_body_is_not_looked_at_before_the_caller_is(auth_web, people):
         for caller, status in (("anonymous", 401), (VIEWER, 403)):
             headers = people[caller]() | {"Content-Type": "application/json"}
             assert auth_web.client.post("/api/v1/users", data=body, headers=headers).status_code == status
-
-
-# -- sockets -----------------------------------------------------------------------------------------------------------
-def test_every_message_of_sockets_has_a_row(auth_web):
-    handlers = auth_web.app.extensions["agentflow.live"]._socketio.server.handlers
-    assert set(handlers) == {"/"}
-    assert set(handlers["/"]) == SOCKET.keys()
-
-
-@pytest.mark.parametrize(
-    ("caller", "comes_in"),
-    [
-        *((role, True) for role in MEMBERS), (CHIEF, True), ("right CSRF", True), ("wrong CSRF", True),
-        ("key that reads", True), ("anonymous", False), ("other workspace", False), ("other workspace by default", False),
-        ("expired token", False), ("revoked key", False), ("key of another workspace", False),
-    ],
-)  # fmt: skip
-def test_who_may_open_a_socket_and_keep_it(auth_web, people, caller, comes_in):
-    """What connecting asks, and asks again while the socket lives; rooms have tests in test_live.py."""
-    live = auth_web.app.extensions["agentflow.live"]
-    environ = EnvironBuilder("/socket.io/", headers=people[caller]()).get_environ()
-    if comes_in:
-        assert live._authenticate(environ, _credentials(environ, None)).workspace == "default"
-        return
-    with pytest.raises(AgentFlowError) as caught:
-        live._authenticate(environ, _credentials(environ, None))
-    assert caught.value.word in ("unauthenticated", "forbidden", "not-found")
-
-
-def test_what_lets_a_page_s_socket_in_may_come_with_the_connection(auth_web, people):
-    live = auth_web.app.extensions["agentflow.live"]
-    environ = EnvironBuilder("/socket.io/").get_environ()
-    token = people[VIEWER]()["Authorization"].removeprefix("Bearer ")
-    assert live._authenticate(environ, _credentials(environ, {"token": token})).role is Role.VIEWER
-    for wrong in ({"token": "x"}, {"api_key": "af_x"}, {"token": token, "workspace": OTHER}, {}):
-        with pytest.raises(AgentFlowError):
-            live._authenticate(environ, _credentials(environ, wrong))
