@@ -57,9 +57,9 @@ class Recorder:
     @contextmanager
     def attached(self, daemon: Daemon) -> Iterator[None]:
         """Start the daemon, listen to it, stop it."""
-        inbox, dialect = daemon.inbox, daemon.engine.dialect
+        dialect = daemon.engine.dialect
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(inbox, "emit", partial(self._emit, inbox.emit)))
+            stack.enter_context(mock.patch.object(daemon, "_emit", partial(self._emit, daemon._emit)))
             commit = partial(self._timed, COMMIT, dialect.do_commit)
             stack.enter_context(mock.patch.object(dialect, "do_commit", commit))
             stack.enter_context(mock.patch.object(Statement, "run", self._statement_run(Statement.run)))
