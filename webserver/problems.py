@@ -39,6 +39,8 @@ STATUS = {
     "node-type-unknown": 422,
     "node-type-unusable": 422,
     "not-found": 404,
+    "object-missing": 404,
+    "object-store-unreachable": 503,
     "owned-by-file": 409,
     "paused": 409,
     "precondition-failed": 412,

@@ -131,6 +131,7 @@ _ALIKE = [
 ]
 #: What a side may tell in its own way.
 _OWN = {"beat_age", "key", "event_seq", "request_id", "triggered_by", "token", "signing_secret", "used_at", "prefix"}
+_OWN |= {"state_counts"}  # kept a moment after a run's end
 
 
 def plain(text: str, unordered: bool) -> Any:

@@ -144,7 +144,7 @@ def _errors(kind=AgentFlowError):
 #: Defects of the installation, not of a request.
 OURS = {"settings", "secret-missing", "secret-unreadable", "bundle-damaged", "file-not-readable", "workflow-body"}
 #: What only the command line meets, as a client, or an attempt.
-OURS |= {"api", "api-unreachable", "connection-missing"}
+OURS |= {"api", "api-unreachable", "archive-incomplete", "connection-missing"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(_errors()), key=lambda kind: kind.__name__))
