@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from agentflow.db.queries.gates import lease_gates
@@ -169,13 +167,13 @@ def test_an_answer_about_a_when_that_comes_after_a_clear_is_not_taken(kit):
     kit.starter.work()
     for _ in range(2):
         kit.tick()
-    leased = kit.call(lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
+    leased = kit.call(lease_gates, me=kit.identity.id, reserved_only=False)
     answers = kit.gates._judge.decide(leased)
     # When all is cleared and has come as far again before the answer arrives
     kit.clear(run)
     for _ in range(3):
         kit.tick()
-    kit.call(store, results=answers, ended=[])
+    kit.call(store, results=answers, ended=[], waits=[])
     # Then the node still waits for an answer of its own
     assert kit.states(run) == {"a": "success", "b": "pending"}
     kit.settle()
