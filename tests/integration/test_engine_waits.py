@@ -301,7 +301,7 @@ def test_a_scheduler_that_dies_while_it_decides_holds_a_wait_up_only_for_its_lea
     kit.apply({"w": wait(for_="10s")})
     run = kit.run()
     kit.sql("UPDATE node_run SET resume_at = clock_timestamp()")
-    taken = kit.call(lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
+    taken = kit.call(lease_gates, me=kit.identity.id, reserved_only=False)
     assert [gate.waiting["awaited"] for gate in taken] == [None]
     other = another(shared_engine, tmp_path)
     try:
@@ -407,7 +407,7 @@ def test_an_end_between_the_look_and_its_note_is_not_missed(kit):
     kit.sql("UPDATE node_run SET resume_at = clock_timestamp() WHERE resume_key = 'wait'")
     from agentflow.db.queries.gates import lease_gates
 
-    gates = kit.call(lease_gates, me=kit.identity.id, reserved_only=False, oldest=uuid.UUID(int=0))
+    gates = kit.call(lease_gates, me=kit.identity.id, reserved_only=False)
     looked = decide_waits(kit.own, gates)
     assert [one.outcome for one in looked] == [None]
     kit.stub.release("work")
