@@ -20,11 +20,10 @@ from agentflow.db.notify import notify_live, notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.durations import parse_duration
 from agentflow.errors import AgentFlowError
-from agentflow.runs.create import insert_run
+from agentflow.runs.create import QUEUE_MAX, insert_run
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
 from scheduler.ends import EndedRun
-from scheduler.fires import QUEUE_MAX
 
 log = logging.getLogger(__name__)
 

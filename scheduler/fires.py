@@ -18,7 +18,7 @@ from agentflow.db.notify import notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import AgentFlowError
 from agentflow.ids import uuid7
-from agentflow.runs.create import NewRun, announce_runs, insert_runs
+from agentflow.runs.create import QUEUE_MAX, NewRun, announce_runs, insert_runs
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
 from agentflow.triggers import FirePlan, TriggerRow, plan_fires
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 POLL = 5.0  # seconds
 HELD_AGAIN = 0.5  # seconds
 BATCH = 250  #: Triggers of one transaction.
-QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
 RUNS_MAX = 250  #: Runs made in one transaction; a long catch-up goes on in the next.
 
 _DUE = text("""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import Connection, text
@@ -48,12 +47,3 @@ def do_as_auth(work: Callable[[Connection], T]) -> T:
         return work(connection)
 
     return transact(current_web().engine, scoped)
-
-
-@contextmanager
-def transaction() -> Iterator[Connection]:
-    """A transaction on behalf of the caller, for work that cannot be repeated as `do` repeats it."""
-    principal = current_principal()
-    with current_web().engine.begin() as connection:
-        enter(connection, principal)
-        yield connection

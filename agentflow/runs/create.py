@@ -24,6 +24,8 @@ from agentflow.runs.show import show_run_row
 from agentflow.spec import check_params
 from agentflow.states import TriggeredBy
 
+QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
+
 _INSERT = text("""
 INSERT INTO run (id, workspace_id, workflow_id, version_id, state, triggered_by, trigger_id, logical_date, params, note,
   actor, request_id, hidden, reserved_for, chain_depth, backfill_id, created_at)

@@ -13,14 +13,13 @@ from agentflow.db.notify import notify_ready
 from agentflow.db.queries.locks import database_now
 from agentflow.errors import Conflict, NotFound, ParamError, Problem
 from agentflow.keys import KeyRing
-from agentflow.runs.create import insert_run
+from agentflow.runs.create import QUEUE_MAX, insert_run
 from agentflow.secrets.envelope import Place, Sealed, unseal
 from agentflow.spec import check_params
 from agentflow.spec.check_triggers import UNNAMED
 from agentflow.states import TriggeredBy
 from agentflow.webhooks.manage import TABLE, token_hash
 
-QUEUE_MAX = 100  #: Queued runs of a workflow above which its triggers create no more (SEMANTICS section 1).
 KEPT = 24  #: Hours that a delivery's id is remembered.
 
 
