@@ -6,10 +6,15 @@ import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from agentflow.db.queries.attempts import AttemptKey, attempt_id
 from agentflow.workload import ErrorInfo, ExecutorEvent, Finished, Outcome, StoredOutput
 from scheduler.outputs import OutputWriter, Puts, is_large
+
+#: Seconds for which a store that is away is tried again: nobody's slot waits for it, and a loss is a whole sub-run that
+#: runs once more.
+PATIENCE: Final = 300.0
 
 
 class RoundOutputs:
@@ -17,7 +22,7 @@ class RoundOutputs:
 
     def __init__(self, store: Puts | None, on_stored: Callable[[], None]) -> None:
         """Without a store everything stays in its row, for tests that run the engine by hand."""
-        self._writer = OutputWriter(store, self._ended, threads=1) if store is not None else None
+        self._writer = OutputWriter(store, self._ended, patience=PATIENCE, threads=1) if store is not None else None
         self._on_stored = on_stored
         self._asked: dict[str, bytes] = {}  # by attempt: the digest of what is being stored, or was
         self._answers: dict[str, Finished] = {}
@@ -33,7 +38,7 @@ class RoundOutputs:
             self._writer.stop()
 
     def of(self, key: AttemptKey, text: str) -> str | StoredOutput | ErrorInfo | None:
-        """The output as its row holds it, or why it could not be stored; None: not yet, `on_stored` will be called."""
+        """The output as its row holds it, or why it could not be stored, a loss; None: not yet, `on_stored` will be called."""
         if self._writer is None or not is_large(text):
             return text
         name, digest = attempt_id(key), hashlib.sha256(text.encode()).digest()

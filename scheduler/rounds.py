@@ -35,6 +35,7 @@ class EndedRound:
     error: ErrorInfo | None = None
     child: Child | None = None
     final: bool = False  #: The error is the expression's own: retries would not help.
+    lost: bool = False  #: The error is the infrastructure's, and uses its budget.
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Rounds:
         if output is None:
             return []
         if isinstance(output, ErrorInfo):
-            return [EndedRound(gate, error=output)]
+            return [EndedRound(gate, error=output, lost=True)]
         return [EndedRound(gate, output=output)]
 
     def _repeat(self, ended: Sequence[tuple[_Ended, Any]]) -> list[EndedRound]:
@@ -188,7 +189,7 @@ def finish_round(
         return None, start_child(connection, gate, one.child, settlement)
     if one.output is None and one.error is None:
         return None, None
-    outcome = Outcome.SUCCESS if one.error is None else Outcome.FAILED
+    outcome = Outcome.SUCCESS if one.error is None else Outcome.LOST if one.lost else Outcome.FAILED
     end = AttemptEnd(gate.attempt_key, outcome, one.output, one.error, retry=not one.final)
     finals = finish_attempts(connection, settlement, [end])
     return (finals[0] if finals else None), None

@@ -417,6 +417,42 @@ def test_a_large_output_of_a_sub_run_is_an_object_too(site):
     assert whole(site, run, "sub")["all"]["big"] == 2**70
 
 
+def calls_child_with_a_large_output(site, **keys):
+    """A run whose node runs a workflow of small outputs, which are large together."""
+    child = {"name": "child", "nodes": {"x": python("def main():\n    return 'x' * 40_000\n")}}
+    site.end(site.trigger(child | {"outputs": {"all": ["{{ nodes.x.output }}"] * 2}}))
+    return {"name": "parent", "nodes": {"sub": {"type": "workflow", "config": {"name": "child"}, **keys}}}
+
+
+def test_an_output_of_a_sub_run_that_cannot_be_stored_is_a_loss_and_no_retry(s3_site, s3_server):
+    site = s3_site
+    parent = calls_child_with_a_large_output(site, retries=2, retry_delay="1h")
+    site.daemon.gates.outputs._writer._patience = 0.0
+    s3_server.stop()
+    shown = site.end(site.trigger(parent))
+    (node,) = shown["nodes"]
+    assert (shown["state"], node["state"], node["attempt"]) == ("failed", "failed", 6)
+    assert node["error"]["type"] == "OutputNotStored"
+    with site.engine.begin() as connection:
+        counted = connection.exec_driver_sql(
+            "SELECT failures, losses FROM node_run WHERE attempt = 6 AND state = 'failed'"
+        ).one()
+    assert tuple(counted) == (0, 6)
+
+
+def test_an_output_of_a_sub_run_waits_for_the_store_and_the_sub_run_ran_once(s3_site, s3_server):
+    site = s3_site
+    parent = calls_child_with_a_large_output(site)
+    s3_server.stop()
+    run = site.trigger(parent)
+    waiting = site.daemon.gates.outputs
+    site.wait(run, lambda shown: bool(waiting._asked))
+    s3_server.start()
+    shown = site.end(run)
+    assert (shown["state"], shown["nodes"][0]["attempt"]) == ("success", 1)
+    assert [len(text) for text in whole(site, run, "sub")["all"]] == [40_000, 40_000]
+
+
 def test_after_a_restart_readers_get_what_was_stored_before(site):
     nodes = {"big": BIG, "read": python(READ, ["big"], config={"args": {"page": "{{ nodes.big.output }}"}})}
     run = site.trigger({"name": "again", "nodes": nodes})
