@@ -289,6 +289,20 @@ def test_a_run_of_its_date_waits_for_the_date_before(kit):
     assert [state for _, state in dates(kit, backfill)] == ["success"] * 5
 
 
+def test_many_that_wait_for_the_date_before_do_not_hold_up_others(kit, monkeypatch):
+    monkeypatch.setattr("agentflow.db.queries.starts.BATCH", 2)
+    for number in range(3):
+        kit.apply({"slow": {}}, f"held{number}", triggers=[DAILY], depends_on_past=True)
+        kit.call(backfills.create_backfill, f"held{number}", **WEEK, max_active_runs=2, actor="cli:ada")
+    kit.stub.hold("slow")
+    kit.settle()
+    assert len(kit.rows("SELECT FROM run WHERE state = 'queued'")) == 3
+    kit.apply({"a": {}}, triggers=[DAILY])
+    later = made(kit)
+    kit.settle()
+    assert show(kit, later)["state"] == "success"
+
+
 def test_backwards_and_depends_on_past_exclude_each_other(kit):
     kit.apply({"a": {}}, triggers=[DAILY], depends_on_past=True)
     with pytest.raises(Conflict, match="depends_on_past"):

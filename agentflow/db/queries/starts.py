@@ -109,11 +109,15 @@ WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
 """)
 
 
-#: A backfill has a limit of its own, and does not start while it or its workflow is paused.
-_LOCK_BACKFILLS = Statement("""
+#: A backfill has a limit of its own, and does not start while it or its workflow is paused. Only those that have a run
+#: to start are taken: of many that wait for a date before, a batch would never come to the others.
+_LOCK_BACKFILLS = Statement(f"""
 SELECT b.id FROM backfill b JOIN workflow w ON w.id = b.workflow_id
 WHERE b.state = 'running' AND NOT w.paused AND EXISTS (
-  SELECT 1 FROM run WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL)
+  SELECT 1 FROM run
+  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL})
+  AND b.max_active_runs > (
+    SELECT count(*) FROM run r WHERE r.backfill_id = b.id AND r.state = 'running' AND r.parent_run_id IS NULL)
 ORDER BY b.id LIMIT :batch FOR NO KEY UPDATE OF b SKIP LOCKED
 """)
 _NEXT_OF_BACKFILLS = Statement(f"""
