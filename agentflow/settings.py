@@ -104,7 +104,9 @@ class Settings(BaseSettings):
     trusted_proxies: int = Field(
         0, ge=0, le=8, description="Proxies in front of the webserver whose X-Forwarded-* headers are believed"
     )
-    redis_url: str = Field("", repr=False, description="Redis for rate limits over several web processes; optional")
+    redis_url: str = Field(
+        "", repr=False, description="Redis, shared by several web processes; optional: redis://, rediss:// or unix://"
+    )
     oidc_issuer: str = Field("", description="OpenID Connect provider for logging in: https://…; empty: none")
     oidc_client_id: str = Field("", description="Our id at the provider")
     oidc_client_secret: str = Field("", repr=False, description="Our secret at the provider")
@@ -155,6 +157,13 @@ class Settings(BaseSettings):
     def _postgres_only(cls, url: str) -> str:
         if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
             raise ValueError("must begin with postgresql:// (AgentFlow runs on Postgres 16 to 18 only)")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_only(cls, url: str) -> str:
+        if url and not re.match(r"(rediss?|unix)://", url):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
 
     @field_validator("oidc_issuer")

@@ -31,6 +31,7 @@ from executors.processes.nursery import remove_tree
 
 if TYPE_CHECKING:
     from tests.auth_kit import AuthKit
+    from tests.redis_kit import RedisServer
     from tests.web_kit import WebKit
 
 #: Advisory locks on the database `postgres`: making the template, and being one of its users.
@@ -180,6 +181,25 @@ def connection(shared_engine: Engine) -> Iterator[Connection]:
     with shared_engine.connect() as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture(scope="session")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for all tests of this process."""
+    from tests.redis_kit import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(redis_process: RedisServer) -> RedisServer:
+    """A Redis that answers and is empty; a test may kill it."""
+    redis_process.start()
+    with redis_process.client() as client:
+        client.flushall()
+    return redis_process
 
 
 @pytest.fixture(autouse=True, scope="session")

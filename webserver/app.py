@@ -54,7 +54,7 @@ def create_app(settings: Settings, *, url: str, authenticate: Authenticate = aut
     init_problems(app)
     init_headers(app, settings)
     init_access(app, counting_refusals(authenticate))
-    init_rate_limits(app, settings)
+    init_rate_limits(app, web)
     init_encoding(app)
     for resource in RESOURCES:
         app.register_api(resource)

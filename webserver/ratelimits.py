@@ -7,26 +7,24 @@ away. Requests without a login, wrong credentials included, are counted by addre
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from flask import Flask, Request, Response, current_app, g, request
 from limits import RateLimitItem, parse
-from limits.errors import StorageError
-from limits.storage import MemoryStorage, storage_from_string
+from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from agentflow.access import Principal, Role
 from agentflow.access.throttle import household
 from agentflow.errors import NotFound
-from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, access_of
 from webserver.errors import TooManyRequests, Unauthenticated
-
-log = logging.getLogger(__name__)
+from webserver.shared.link import RedisAwayError
+from webserver.state import Web
 
 CLASSES: Final = ("read", "run", "write", "login", "hook", "refused")
 _LOGINS = frozenset(
@@ -41,12 +39,13 @@ _LOGINS = frozenset(
 )
 _HOOK = "webhooks.deliver"
 EXTENSION = "agentflow.ratelimits"
+_PREFIX = "agentflow"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def init_rate_limits(app: Flask, settings: Settings) -> None:
+def init_rate_limits(app: Flask, web: Web) -> None:
     """Must come after access is checked: whose request it is decides whose count it goes on."""
-    limits = RateLimits(settings)
+    limits = RateLimits(web)
 
     @app.before_request
     def count() -> None:
@@ -110,15 +109,16 @@ def class_of(endpoint: str, method: str, access: Access) -> str:
 class RateLimits:
     """Counts, and the limits they are held against."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, web: Web, clock: Callable[[], float] = time.time) -> None:
+        settings = web.settings
         self._clock = clock
         self._items = {name: _item(getattr(settings, f"rate_limit_{name}")) for name in CLASSES}
         self._here = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._redis = web.redis
         self._shared = None
-        if settings.redis_url:
-            storage = storage_from_string(settings.redis_url, wrap_exceptions=True, key_prefix="agentflow")
+        if self._redis is not None:
+            storage = RedisStorage(settings.redis_url, connection_pool=self._redis.pool, key_prefix=_PREFIX)
             self._shared = SlidingWindowCounterRateLimiter(storage)
-        self._told = False
 
     def count(self, name: str, whose: str) -> None:
         """Count a request, and note what the answer tells of it.
@@ -130,14 +130,7 @@ class RateLimits:
         if item is None:
             return
         key = (name, hashlib.sha256(whose.encode("utf-8", "surrogateescape")).hexdigest()[:32])
-        try:
-            allowed, reset, left = self._hit(self._shared or self._here, item, key)
-            self._told = False
-        except StorageError as error:
-            if not self._told:
-                log.warning("rate_limits_without_redis", extra={"error": str(error)})
-                self._told = True
-            allowed, reset, left = self._hit(self._here, item, key)
+        allowed, reset, left = self._hit(item, key)
         wait = str(max(1, math.ceil(reset - self._clock())))
         headers = {"RateLimit-Limit": str(item.amount), "RateLimit-Remaining": str(left), "RateLimit-Reset": wait}
         g.rate_limit_headers = headers
@@ -148,13 +141,20 @@ class RateLimits:
             error_.headers = {"Retry-After": wait}
             raise error_
 
-    @staticmethod
-    def _hit(
-        limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, key: tuple[str, str]
-    ) -> tuple[bool, float, int]:
-        allowed = limiter.hit(item, *key)
-        reset, left = limiter.get_window_stats(item, *key)
-        return allowed, reset, max(0, left)
+    def _hit(self, item: RateLimitItem, key: tuple[str, str]) -> tuple[bool, float, int]:
+        if self._redis is not None and self._shared is not None:
+            shared = self._shared
+            with suppress(RedisAwayError):
+                return self._redis.ask(lambda _: _count(shared, item, key))
+        return _count(self._here, item, key)
+
+
+def _count(
+    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, key: tuple[str, str]
+) -> tuple[bool, float, int]:
+    allowed = limiter.hit(item, *key)
+    reset, left = limiter.get_window_stats(item, *key)
+    return allowed, reset, max(0, left)
 
 
 def _item(text: str) -> RateLimitItem | None:

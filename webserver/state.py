@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from agentflow.db.engine import make_engine
 from agentflow.settings import Settings
+from webserver.shared.link import RedisLink
 
 EXTENSION = "agentflow"
 
@@ -31,11 +32,14 @@ class Web:
     settings: Settings
     url: str  #: SQLAlchemy address of the database, with its password.
     engine: Engine
+    redis: RedisLink | None  #: None: there is none, and each process is on its own.
     parts: dict[str, Any] = field(default_factory=dict)  #: By the name of the module that owns it.
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+        if self.redis is not None:
+            self.redis.close()
 
 
 def make_state(settings: Settings, url: str) -> Web:
@@ -43,7 +47,7 @@ def make_state(settings: Settings, url: str) -> Web:
     engine = make_engine(
         url, pool_size=_POOL, overflow=_OVERFLOW, application_name="agentflow-webserver", options=_OPTIONS
     )
-    return Web(settings, url, engine)
+    return Web(settings, url, engine, RedisLink(settings.redis_url) if settings.redis_url else None)
 
 
 def web_of(app: Flask) -> Web:

@@ -73,3 +73,26 @@ def test_a_redis_that_does_not_answer(engine, tmp_path):
     settings = Settings(home=tmp_path, redis_url="redis://127.0.0.1:1/0")
     states = {item["name"]: item["state"] for item in dependencies.dependencies_of(settings, engine).look()}
     assert states["redis"] == "down"
+
+
+def test_a_redis_that_goes_and_comes_back(engine, tmp_path, redis_server):
+    from agentflow.settings import Settings
+
+    settings = Settings(home=tmp_path, redis_url=redis_server.url)
+    found = dependencies.dependencies_of(settings, engine)
+
+    def look():
+        return next(item for item in found.look() if item["name"] == "redis")
+
+    up = look()
+    assert (up["state"], up["detail"]) == ("up", None)
+    assert up["latency_ms"] > 0
+    redis_server.kill()
+    down = look()
+    assert (down["state"], down["latency_ms"], down["detail"]) == ("down", None, "ConnectionError")
+    assert down["since"] > up["since"]
+    assert look()["since"] == down["since"]
+    redis_server.start()
+    back = look()
+    assert back["state"] == "up"
+    assert back["since"] > down["since"]

@@ -8,8 +8,10 @@ from agentflow.access import Role
 from agentflow.errors import SettingsError
 from agentflow.settings import load_settings
 from tests.auth_kit import AuthKit
+from tests.live_kit import until
 from webserver.access import Access
 from webserver.ratelimits import _HOOK, _LOGINS, class_of
+from webserver.state import web_of
 
 ADA, BOB = "ada@example.org", "bob@example.org"
 
@@ -22,7 +24,7 @@ def limited(engine, tmp_path):
     def make(**limits):
         kit = AuthKit(engine, tmp_path, **limits)
         made.append(kit)
-        for email in (ADA, BOB):
+        for email in (ADA, BOB) if len(made) == 1 else ():
             kit.user(email, Role.EDITOR)
         return kit
 
@@ -96,6 +98,53 @@ def test_without_redis_counting_goes_on_here(limited):
     web = limited(rate_limit_read="2/minute", redis_url="redis://127.0.0.1:1/0")
     ada = web.bearer(ADA)
     assert [web.call("GET", "/workflows", ada).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_with_redis_all_processes_count_together(limited, redis_server):
+    one, other = (limited(rate_limit_read="3/minute", redis_url=redis_server.url) for _ in range(2))
+    ada = one.bearer(ADA)
+    answers = [web.call("GET", "/workflows", ada).status_code for web in (one, other, one, other)]
+    assert answers == [200, 200, 200, 429]
+    assert one.call("GET", "/workflows", ada).status_code == 429
+    assert one.call("GET", "/workflows", one.bearer(BOB)).status_code == 200
+    with redis_server.client() as client:
+        lifetimes = [client.ttl(key) for key in client.scan_iter()]
+    assert lifetimes
+    assert min(lifetimes) > 0, "nothing is kept for ever"
+
+
+def test_a_redis_that_is_killed_while_it_counts(limited, redis_server):
+    web = limited(rate_limit_read="3/minute", redis_url=redis_server.url)
+    ada = web.bearer(ADA)
+
+    def ask():
+        return web.call("GET", "/workflows", ada).status_code
+
+    assert [ask(), ask()] == [200, 200]
+    redis_server.kill()
+    assert [ask() for _ in range(4)] == [200, 200, 200, 429], "counted here, from nothing"
+    redis_server.start()
+    until(lambda: not web_of(web.app).redis.away, "Redis is found again")
+    assert [ask() for _ in range(4)] == [200, 200, 200, 429], "counted there again; it has forgotten, too"
+
+
+def test_a_redis_that_says_nothing_keeps_one_request_waiting(limited, redis_server):
+    web = limited(rate_limit_read="3/minute", redis_url=redis_server.url)
+    ada = web.bearer(ADA)
+    web.call("GET", "/workflows", ada)
+    redis_server.freeze()
+    try:
+        assert [web.call("GET", "/workflows", ada).status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert web_of(web.app).redis.away
+    finally:
+        redis_server.thaw()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "127.0.0.1:6379", "valkey://x"])
+def test_an_address_that_is_no_redis_is_refused_at_start(monkeypatch, url):
+    monkeypatch.setenv("AGENTFLOW_REDIS_URL", url)
+    with pytest.raises(SettingsError, match="redis://"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""The way to Redis: one failure and nobody waits for it any more, until it is back."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from redis import ResponseError
+
+from tests.live_kit import until
+from tests.redis_kit import RedisServer
+from webserver.shared.link import RedisAwayError, RedisLink
+
+
+@pytest.fixture
+def link(redis_server):
+    link = RedisLink(redis_server.url)
+    yield link
+    link.close()
+
+
+def ask(link):
+    return link.ask(lambda redis: redis.incr("asked"))
+
+
+def test_what_is_asked_is_answered(link):
+    assert [ask(link), ask(link)] == [1, 2]
+    assert not link.away
+
+
+def test_a_redis_that_was_killed_is_done_without_until_it_is_back(link, redis_server):
+    ask(link)
+    redis_server.kill()
+    with pytest.raises(RedisAwayError):
+        ask(link)
+    assert link.away
+    redis_server.start()
+    until(lambda: not link.away, "Redis is found again")
+    assert ask(link) == 1
+
+
+def test_connections_that_broke_meanwhile_are_no_failure(link, redis_server):
+    ask(link)
+    redis_server.kill()
+    redis_server.start()
+    assert ask(link) == 1
+    assert not link.away
+
+
+def test_a_redis_that_says_nothing_is_waited_for_once(link, redis_server):
+    ask(link)
+    redis_server.freeze()
+    try:
+        with pytest.raises(RedisAwayError):
+            ask(link)
+        went = []
+        for _ in range(100):
+            with pytest.raises(RedisAwayError):
+                link.ask(went.append)
+        assert went == [], "nobody goes there any more"
+    finally:
+        redis_server.thaw()
+    until(lambda: not link.away, "Redis is found again")
+    ask(link)
+
+
+def test_a_redis_that_is_full_is_away(tmp_path):
+    full = RedisServer(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+    full.start()
+    link = RedisLink(full.url)
+    try:
+        with pytest.raises(RedisAwayError):
+            ask(link)
+        with full.client() as client:
+            client.config_set("maxmemory", 0)
+        until(lambda: not link.away, "it takes something again")
+        assert ask(link) == 1
+    finally:
+        link.close()
+        full.kill()
+
+
+def test_refusals_of_many_at_once_start_one_search(link):
+    def refuse(_redis):
+        raise ResponseError("no")
+
+    def fail():
+        with pytest.raises(RedisAwayError):
+            link.ask(refuse)
+
+    before = threading.active_count()
+    callers = [threading.Thread(target=fail) for _ in range(20)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sum(thread.name == "redis-again" for thread in threading.enumerate()) <= 1
+    until(lambda: not link.away, "Redis is found again")
+    until(lambda: threading.active_count() <= before, "the search ends")
+
+
+def test_a_link_that_was_closed_searches_no_more(link, redis_server):
+    redis_server.kill()
+    with pytest.raises(RedisAwayError):
+        ask(link)
+    link.close()
+    until(lambda: all(thread.name != "redis-again" for thread in threading.enumerate()), "the search ends")
