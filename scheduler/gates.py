@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 import uuid
@@ -43,6 +44,8 @@ from scheduler.waits import WaitResult, begin, decide_waits, store_waits
 log = logging.getLogger(__name__)
 
 POLL = 5.0  # seconds
+CLOCKS_APART = 0.1  #: Seconds that the database's clock may be behind ours when a wait comes due,
+LOOK_AGAIN = 0.002  #: and those between looks meanwhile.
 
 
 class Gates(WorkerThread):
@@ -73,7 +76,7 @@ class Gates(WorkerThread):
         self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
         self._left_until = 0.0  # time.monotonic() until which their leases hold
         self._loaded = threading.Event()
-        self._next_due = 0.0  # time.monotonic() of the next wait of ours that is due
+        self._next_due = math.inf  # time.monotonic() of the next wait of ours that is due
 
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
@@ -107,16 +110,22 @@ class Gates(WorkerThread):
             while settlement is not None and settlement.unfinished:
                 settlement = transact(self._engine, _carry_on)
             self._on_decided()
-        return max(0.0, min(POLL, self._next_due - time.monotonic()))
+        return self._pause()
 
     def _note(self, stored: Stored) -> None:
         """The loop hears of what is due only when it looks, which it does seldom."""
-        now = time.monotonic()
-        if self._next_due <= now:
-            self._next_due = now + POLL
         if stored.next_due is not None:
             wait = (stored.next_due - stored.settlement.now).total_seconds()
-            self._next_due = min(self._next_due, now + max(0.0, wait))
+            self._next_due = min(self._next_due, time.monotonic() + max(0.0, wait))
+
+    def _pause(self) -> float:
+        """Seconds until the next look. A time that was noted is looked at, and then forgotten: what it was about is due
+        to others by then, or gone, and to look on would be to spin.
+        """
+        now = time.monotonic()
+        if now - self._next_due > CLOCKS_APART:
+            self._next_due = math.inf
+        return max(LOOK_AGAIN, min(POLL, self._next_due - now))
 
     def _on_loaded(self) -> None:
         self._loaded.set()
