@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
-from agentflow.db.arrays import uuids
+from agentflow.db.arrays import ints, uuids
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import LockedRun, database_now, lock_runs
 from agentflow.db.queries.recount import recount_open, recount_upstreams
@@ -29,10 +29,21 @@ SELECT count(*) FROM (
   ORDER BY run_id, node_no, map_index FOR NO KEY UPDATE
 ) AS waiting
 """)
+#: Their history is written here too, numbered after what the run's has so far: a line for each of 100,000 node runs
+#: would go to the caller and back.
 _DROP_WAITING = text("""
-UPDATE node_run SET state = 'cancelled', finished_at = :now, resume_at = NULL, resume_key = NULL
-WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'ready', 'retrying', 'deferred')
-RETURNING run_id, node_no, map_index
+WITH dropped AS (
+  UPDATE node_run SET state = 'cancelled', finished_at = :now, resume_at = NULL, resume_key = NULL
+  WHERE run_id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'ready', 'retrying', 'deferred')
+  RETURNING run_id, node_no, map_index
+), numbered AS (
+  SELECT d.*, row_number() OVER (PARTITION BY d.run_id ORDER BY d.node_no, d.map_index) AS n FROM dropped d
+), history AS (
+  INSERT INTO run_event (run_id, seq, at, kind, node_no, map_index, state)
+  SELECT n.run_id, r.seq + n.n, :now, 'node', n.node_no, n.map_index, 'cancelled'
+  FROM numbered n JOIN unnest(CAST(:ids AS uuid[]), CAST(:seqs AS bigint[])) AS r(id, seq) ON r.id = n.run_id
+)
+SELECT run_id, count(*) AS lines FROM numbered GROUP BY run_id
 """)
 
 
@@ -98,8 +109,9 @@ def stop_runs(connection: Connection, runs: Sequence[LockedRun], *, timed_out: b
     connection.execute(_MARK_TIMED_OUT if timed_out else _MARK_CANCELLED, {"ids": ids, "now": now})
     settlement = Settlement(connection, {run.id: run for run in runs}, now)
     connection.execute(_LOCK_WAITING, {"ids": ids})
-    for row in connection.execute(_DROP_WAITING, {"ids": ids, "now": now}):
-        settlement.record(Event(row.run_id, "node", row.node_no, row.map_index, None, "cancelled"))
+    seqs = ints(run.event_seq for run in runs)
+    for row in connection.execute(_DROP_WAITING, {"ids": ids, "seqs": seqs, "now": now}):
+        settlement.runs[row.run_id].event_seq += row.lines
     connection.execute(_DROP_DEFERRED, {"ids": ids, "now": now})
     recount_upstreams(connection, [run.id for run in runs])
     recount_open(connection, runs)

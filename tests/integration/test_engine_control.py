@@ -51,6 +51,31 @@ def test_cancel_drops_what_waits_and_stops_what_runs(kit):
     assert kit.cancel(run) == {"id": run, "changed": False}
 
 
+def test_the_history_of_a_cancelled_run_names_each_node_run_once_in_order(kit):
+    kit.apply({"a": {}, "b": {"for_each": [1, 2, 3], "max_parallel": 1}, "c": {"needs": ["a", "b"]}, "d": {}})
+    kit.stub.hold("a", "b")
+    run = kit.run()
+    before = max(event.seq for event in kit.events(run, "node"))
+    kit.cancel(run)
+    kit.settle()
+    dropped = [event for event in kit.events(run, "node") if event.seq > before and event.attempt is None]
+    assert [(event.node_no, event.map_index, event.state) for event in dropped] == [
+        (no, index, "cancelled") for no, index in [(1, -1), (1, 1), (1, 2), (2, -1)]
+    ]
+    assert [event.seq for event in dropped] == list(range(before + 1, before + 5))
+    kit.check_books()
+
+
+def test_runs_cancelled_together_keep_histories_of_their_own(kit):
+    kit.apply({"sub": {"type": "workflow", "config": {"name": "child"}}, "b": {"needs": ["sub"]}}, timeout="1h")
+    kit.apply({"x": {}, "y": {"needs": ["x"]}}, "child")
+    kit.stub.hold("x")
+    found = [kit.run() for _ in range(3)]
+    kit.let_time_pass()  # all three are over their time, and are stopped in one transaction
+    assert [kit.states(run) for run in found] == [{"sub": "cancelled", "b": "cancelled"}] * 3
+    kit.check_books()
+
+
 def test_a_queued_run_is_cancelled_at_once(kit):
     kit.apply(CHAIN)
     run = kit.create()
