@@ -55,8 +55,10 @@ WAITERS_EVERY = 3600.0  # seconds
 
 
 def end_handlers() -> list[EndHandler]:
-    """Who acts on ended runs; those that lock workflows come before those that lock runs."""
-    return [FailureLimits(), EventTriggers(), TellParent(), TellWaiters()]
+    """Who acts on ended runs. Those that lock runs come before the one that locks a workflow, as a hop does; that one
+    comes before those whom its pause concerns.
+    """
+    return [TellParent(), TellWaiters(), FailureLimits(), EventTriggers()]
 
 
 class Daemon:

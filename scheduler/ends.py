@@ -60,7 +60,9 @@ class EndHandler(Protocol):
         """Which of these concern it: one query for all; most runs concern nobody."""
 
     def handle(self, connection: Connection, run: EndedRun) -> None:
-        """Act on one, in the transaction that forgets it. Locks workflows before runs, as everybody does."""
+        """Act on one, in the transaction that forgets it. Locks of all handlers together: runs that are under way, then
+        workflows, as a hop that ends attempts and claims what follows.
+        """
 
 
 _TAKE = text("""
