@@ -15,7 +15,7 @@ from webserver.shared.link import RedisLink
 EXTENSION = "agentflow"
 
 #: ENGINE 8 and 17: a request holds no lock for long, and a worker few connections. Plans are made for the parameters at
-#: hand: one for all sorts a large run's nodes, and judges each of them by the policies, to show the first page.
+#: hand: which filters a list has decides how it is read. Reads by key are planned once (webserver.database).
 _OPTIONS = {
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "30s",

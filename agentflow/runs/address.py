@@ -80,14 +80,14 @@ class Place:
 
 _SUB_RUN = text("""
 SELECT s.id FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
-JOIN run s ON s.parent_run_id = r.id AND s.parent_node_no = vn.node_no AND s.parent_map_index = :index
+JOIN run s ON s.parent_run_id = :run AND s.parent_node_no = vn.node_no AND s.parent_map_index = :index
   AND s.parent_seq = :sub
 WHERE r.id = :run
 """)
 _NODE = text("""
 SELECT EXISTS (SELECT FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_id = :node) AS node,
-  EXISTS (SELECT FROM version_node vn JOIN node_run nr ON nr.node_no = vn.node_no AND nr.map_index = :index
-    WHERE vn.version_id = r.version_id AND vn.node_id = :node AND nr.run_id = :run) AS there
+  EXISTS (SELECT FROM node_run nr WHERE nr.run_id = :run AND nr.map_index = :index AND nr.node_no =
+    (SELECT vn.node_no FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_id = :node)) AS there
 FROM run r WHERE r.id = :run
 """)
 

@@ -20,22 +20,24 @@ from agentflow.states import ATTEMPT_FINAL, AttemptState
 CURSOR = "attempts"
 _FEW = 64  #: Chunks read at once: a chunk holds up to 64 KiB of text.
 
+#: The node's number as a value, so that attempts are found by their whole key, whatever the planner knows.
 _ATTEMPTS = text("""
 SELECT a.attempt, a.state, a.executor, a.scheduler_id, a.queued_at, a.started_at, a.finished_at, a.error,
   coalesce((SELECT max(c.first_seq + c.lines - 1) FROM log_chunk c
     WHERE c.run_id = :run AND c.node_no = a.node_no AND c.map_index = a.map_index AND c.attempt = a.attempt), 0)
     AS log_lines
-FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
-JOIN attempt a ON a.run_id = :run AND a.node_no = vn.node_no AND a.map_index = :index
-WHERE r.id = :run AND a.attempt > :after ORDER BY a.attempt LIMIT :limit
+FROM attempt a WHERE a.run_id = :run AND a.node_no = (
+  SELECT vn.node_no FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node WHERE r.id = :run)
+  AND a.map_index = :index AND a.attempt > :after
+ORDER BY a.attempt LIMIT :limit
 """)
 _ATTEMPT = text("""
 SELECT a.node_no, a.state,
   coalesce((SELECT sum(c.truncated_bytes) FROM log_chunk c WHERE c.run_id = :run AND c.node_no = a.node_no
     AND c.map_index = a.map_index AND c.attempt = a.attempt), 0)::bigint AS truncated_bytes
-FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
-JOIN attempt a ON a.run_id = :run AND a.node_no = vn.node_no AND a.map_index = :index AND a.attempt = :attempt
-WHERE r.id = :run
+FROM attempt a WHERE a.run_id = :run AND a.node_no = (
+  SELECT vn.node_no FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node WHERE r.id = :run)
+  AND a.map_index = :index AND a.attempt = :attempt
 """)
 _CHUNKS = text("""
 SELECT first_seq, lines, data FROM log_chunk

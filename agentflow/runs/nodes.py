@@ -12,25 +12,33 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.cursors import read_cursor, write_cursor
 from agentflow.runs.attempts import node_place
 from agentflow.runs.ids import find_run
-from agentflow.runs.show import NodeKeys, node_documents
+from agentflow.runs.show import NodeKey, node_documents
 from agentflow.states import NodeRunState
 
 CURSOR = "node-runs"
 _BEFORE_ALL = (-1, -1)
 
-#: As `show` tells them: before a run starts it has none, and they are told from its version.
+#: As `show` tells them: before a run starts it has none, and they are told from its version. Every node has one or more
+#: of them, so without a filter no more nodes than the page has rows are looked at, and judged by the policies.
 _KEYS = text("""
-SELECT vn.node_no, coalesce(nr.map_index, -1) AS map_index
-FROM run r JOIN version_node vn ON vn.version_id = r.version_id
-LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :run
-WHERE r.id = :run AND (CAST(:node AS text) IS NULL OR vn.node_id = :node)
+SELECT vn.node_no, coalesce(nr.map_index, -1) AS map_index, vn.mapped, vn.type
+FROM run r CROSS JOIN LATERAL (
+  SELECT node_no, mapped, type FROM version_node
+  WHERE version_id = r.version_id AND node_no >= :no AND (CAST(:node AS text) IS NULL OR node_id = :node)
+  ORDER BY node_no LIMIT CAST(:bound AS int)) AS vn
+LEFT JOIN LATERAL (
+  SELECT map_index, state FROM node_run
+  WHERE run_id = :run AND node_no = vn.node_no AND map_index >= CASE vn.node_no WHEN :no THEN :index ELSE -1 END
+  ORDER BY map_index LIMIT CAST(:bound AS int)) AS nr ON true
+WHERE r.id = :run
   AND (CAST(:states AS text[]) IS NULL OR
     coalesce(nr.state, CASE r.state WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END) = ANY(CAST(:states AS text[])))
   AND (vn.node_no, coalesce(nr.map_index, -1)) > (:no, :index)
 ORDER BY 1, 2 LIMIT :limit
 """)
-_NUMBER = text("""
-SELECT vn.node_no FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
+_NODE = text("""
+SELECT vn.node_no, CAST(:index AS int) AS map_index, vn.mapped, vn.type
+FROM run r JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_id = :node
 WHERE r.id = :run
 """)
 
@@ -71,10 +79,11 @@ def list_nodes(
             "no": no,
             "index": index,
             "limit": limit + 1,
+            "bound": None if states else limit + 2,  # the first one may be told already
         },
     ).all()
-    keys: NodeKeys = [(row.node_no, row.map_index) for row in rows]
-    following = write_cursor(CURSOR, json.dumps(keys[limit - 1])) if len(keys) > limit else None
+    keys = [NodeKey(*row) for row in rows]
+    following = write_cursor(CURSOR, json.dumps(keys[limit - 1][:2])) if len(keys) > limit else None
     return node_documents(connection, run, keys[:limit]), following
 
 
@@ -88,9 +97,8 @@ def show_node(
         UsageError: Not the address of a node.
     """
     place = node_place(connection, run_id, address, workspace=workspace)
-    number = connection.scalar(_NUMBER, {"run": place.run_id, "node": place.node})
-    assert isinstance(number, int)
-    (document,) = node_documents(connection, place.run_id, [(number, place.map_index)])
+    found = connection.execute(_NODE, {"run": place.run_id, "node": place.node, "index": place.map_index}).one()
+    (document,) = node_documents(connection, place.run_id, [NodeKey(*found)])
     return document
 
 

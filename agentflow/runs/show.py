@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE
 from agentflow.clock import iso
@@ -31,52 +33,85 @@ SELECT vn.node_id, coalesce(nr.map_index, -1) AS map_index,
   CASE WHEN b.bytes > :inline THEN p.preview
     WHEN o.bytes > :inline THEN coalesce(o.preview, left(CAST(o.value AS text), :preview)) END AS preview, s.sub_runs
 FROM {source}
-LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id
+{lists}
+{sub_runs}
+WHERE r.id = :id
+ORDER BY vn.node_no, nr.map_index
+"""
+#: What a mapped node is shown with: the list of its indexes' outputs. Its bytes; all of it; its beginning.
+_LISTS = """
 LEFT JOIN LATERAL (
   SELECT sum(coalesce(io.bytes, 4) + 1)::bigint + 1 AS bytes
   FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
     AND io.map_index = i.map_index AND io.run_id = :id AND i.state = 'success'
   WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
-) AS b ON vn.mapped AND nr.map_index = -1 AND nr.state = 'success'
+    AND vn.mapped AND nr.map_index = -1 AND nr.state = 'success'
+) AS b ON true
 LEFT JOIN LATERAL (
   SELECT CAST('[' || string_agg(CASE WHEN i.state = 'success' THEN coalesce(CAST(io.value AS text), 'null')
       ELSE 'null' END, ',' ORDER BY i.map_index) || ']' AS json) AS value
   FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
     AND io.map_index = i.map_index AND io.run_id = :id
-  WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
-) AS m ON b.bytes <= :inline
+  WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0 AND b.bytes <= :inline
+) AS m ON true
 LEFT JOIN LATERAL (
   SELECT left('[' || string_agg(f.text, ',' ORDER BY f.map_index), :preview) AS preview FROM (
     SELECT i.map_index, CASE WHEN i.state = 'success'
       THEN coalesce(io.preview, left(CAST(io.value AS text), :preview), 'null') ELSE 'null' END AS text
     FROM node_run i LEFT JOIN output io ON io.run_id = i.run_id AND io.node_no = i.node_no
       AND io.map_index = i.map_index AND io.run_id = :id
-    WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0
+    WHERE i.run_id = :id AND i.node_no = vn.node_no AND i.map_index >= 0 AND b.bytes > :inline
     ORDER BY i.map_index LIMIT :preview / 2
   ) AS f
-) AS p ON b.bytes > :inline
+) AS p ON true
+"""
+_NO_LISTS = """
+CROSS JOIN (SELECT CAST(NULL AS bigint) AS bytes) AS b
+CROSS JOIN (SELECT CAST(NULL AS json) AS value) AS m CROSS JOIN (SELECT CAST(NULL AS text) AS preview) AS p
+"""
+_SUB_RUNS = """
 LEFT JOIN LATERAL (
   SELECT json_agg(json_build_object('seq', c.parent_seq, 'id', c.id, 'state', c.state) ORDER BY c.parent_seq) AS sub_runs
   FROM run c WHERE c.parent_run_id = :id AND c.parent_node_no = vn.node_no AND c.parent_map_index = nr.map_index
-) AS s ON vn.type = 'workflow'
-WHERE r.id = :id
-ORDER BY vn.node_no, nr.map_index
+    AND vn.type = 'workflow'
+) AS s ON true
 """
-_ALL_NODES = text(
-    _NODE_RUNS.format(
-        source="""run r JOIN version_node vn ON vn.version_id = r.version_id
-LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id"""
-    )
-)
-_SOME_NODES = text(
-    _NODE_RUNS.format(
-        source="""run r CROSS JOIN unnest(CAST(:nos AS int[]), CAST(:indexes AS int[])) AS k(no, map_index)
+_NO_SUB_RUNS = "CROSS JOIN (SELECT CAST(NULL AS json) AS sub_runs) AS s"
+_ALL_NODES = """run r JOIN version_node vn ON vn.version_id = r.version_id
+LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = vn.node_no AND nr.run_id = :id
+LEFT JOIN output o ON o.run_id = r.id AND o.node_no = vn.node_no AND o.map_index = nr.map_index AND o.run_id = :id"""
+#: LATERAL with OFFSET 0 keeps a planner that knows nothing of the run from joining by half of a key.
+_SOME_NODES = """run r CROSS JOIN unnest(CAST(:nos AS int[]), CAST(:indexes AS int[])) AS k(no, map_index)
 JOIN version_node vn ON vn.version_id = r.version_id AND vn.node_no = k.no
-LEFT JOIN node_run nr ON nr.run_id = r.id AND nr.node_no = k.no AND nr.map_index = k.map_index AND nr.run_id = :id"""
+LEFT JOIN LATERAL (
+  SELECT * FROM node_run WHERE run_id = :id AND node_no = k.no AND map_index = k.map_index OFFSET 0) AS nr ON true
+LEFT JOIN LATERAL (
+  SELECT * FROM output WHERE run_id = :id AND node_no = k.no AND map_index = k.map_index OFFSET 0) AS o ON true"""
+_KINDS = text("""
+SELECT coalesce(bool_or(vn.mapped), false) AS lists, coalesce(bool_or(vn.type = 'workflow'), false) AS sub_runs
+FROM run r JOIN version_node vn ON vn.version_id = r.version_id WHERE r.id = :id
+""")
+
+
+@cache
+def _statement(source: str, *, lists: bool, sub_runs: bool) -> TextClause:
+    """Node runs with no more than these nodes can have: under the policies each table costs more to plan than to read."""
+    return text(
+        _NODE_RUNS.format(
+            source=source,
+            lists=_LISTS if lists else _NO_LISTS,
+            sub_runs=_SUB_RUNS if sub_runs else _NO_SUB_RUNS,
+        )
     )
-)
-#: Node runs by number and index.
-NodeKeys = list[tuple[int, int]]
+
+
+class NodeKey(NamedTuple):
+    """A node run, and what is known of its node."""
+
+    no: int
+    map_index: int
+    mapped: bool
+    type: str
 
 
 def run_document(row: Any) -> dict[str, Any]:
@@ -177,13 +212,16 @@ def show_run(
 
 
 def node_documents(
-    connection: Connection, run_id: uuid.UUID, keys: NodeKeys | None = None, *, place: Place | None = None
+    connection: Connection, run_id: uuid.UUID, keys: Sequence[NodeKey] | None = None, *, place: Place | None = None
 ) -> list[dict[str, Any]]:
     """Node runs of a run in the order of its workflow: those of the keys, those that a place holds, or all."""
     parameters: dict[str, Any] = {"id": run_id, "inline": INLINE_MAX, "preview": PREVIEW}
     if keys is None:
-        rows = connection.execute(_ALL_NODES, parameters)
+        kinds = connection.execute(_KINDS, {"id": run_id}).one()
+        statement = _statement(_ALL_NODES, lists=kinds.lists, sub_runs=kinds.sub_runs)
     else:
-        chosen = {"nos": ints(number for number, _ in keys), "indexes": ints(index for _, index in keys)}
-        rows = connection.execute(_SOME_NODES, parameters | chosen)
+        lists, sub_runs = any(key.mapped for key in keys), any(key.type == "workflow" for key in keys)
+        statement = _statement(_SOME_NODES, lists=lists, sub_runs=sub_runs)
+        parameters |= {"nos": ints(key.no for key in keys), "indexes": ints(key.map_index for key in keys)}
+    rows = connection.execute(statement, parameters)
     return [_node_document(row, run_id) for row in rows if place is None or place.holds(row)]

@@ -20,7 +20,7 @@ from webserver.api.runs_schemas import (
     NodeRun,
     Why,
 )
-from webserver.database import do
+from webserver.database import do, look_up
 from webserver.pages import PageQuery, page
 from webserver.resource import Resource
 
@@ -31,7 +31,7 @@ node_runs = Resource("node runs", "Nodes within runs: attempts, logs, outputs.")
 @requires(Role.VIEWER)
 def get_node_run(path: NodePath) -> dict[str, Any]:
     """Show a node run."""
-    return do(partial(use.show_node, run_id=path.id, address=path.node, workspace=current_principal().workspace))
+    return look_up(partial(use.show_node, run_id=path.id, address=path.node, workspace=current_principal().workspace))
 
 
 @node_runs.get("/runs/<id>/nodes/<node>/attempts", responses={200: AttemptPage})
@@ -39,7 +39,7 @@ def get_node_run(path: NodePath) -> dict[str, Any]:
 def list_attempts(path: NodePath, query: PageQuery) -> dict[str, Any]:
     """List the attempts of a node run, the first one first."""
     return page(
-        *do(
+        *look_up(
             partial(
                 use.list_attempts,
                 run_id=path.id,
@@ -56,7 +56,7 @@ def list_attempts(path: NodePath, query: PageQuery) -> dict[str, Any]:
 @requires(Role.VIEWER)
 def get_logs(path: AttemptPath, query: LogQuery) -> dict[str, Any]:
     """Read lines of an attempt's log."""
-    return do(
+    return look_up(
         partial(
             use.read_log_range,
             run_id=path.id,

@@ -23,7 +23,7 @@ from webserver.api.runs_schemas import (
     RunQuery,
 )
 from webserver.api.workflows_schemas import WorkflowPath
-from webserver.database import do
+from webserver.database import do, look_up
 from webserver.idempotency import once
 from webserver.pages import page
 from webserver.resource import Resource
@@ -84,7 +84,7 @@ def create_run(path: WorkflowPath, body: RunBody) -> tuple[dict[str, Any], int, 
 @requires(Role.VIEWER)
 def get_run(path: RunPath, query: RunPlaceQuery) -> dict[str, Any]:
     """Show a run without its nodes, or the sub-run that an address within it leads into."""
-    return do(
+    return look_up(
         partial(use.show_run_alone, run_id=path.id, address=query.address, workspace=current_principal().workspace)
     )
 
@@ -115,7 +115,7 @@ def list_run_logs(path: RunPath, query: RunLogQuery) -> dict[str, Any]:
 def list_node_runs(path: RunPath, query: NodeRunQuery) -> dict[str, Any]:
     """List the node runs of a run."""
     return page(
-        *do(
+        *look_up(
             partial(
                 use.list_nodes,
                 run_id=path.id,
