@@ -9,8 +9,10 @@ from flask import Flask, current_app
 from sqlalchemy import Engine
 
 from agentflow.db.engine import make_engine
+from agentflow.db.kept import share
 from agentflow.settings import Settings
 from webserver.shared.link import RedisLink
+from webserver.shared.values import SharedValues
 
 EXTENSION = "agentflow"
 
@@ -47,7 +49,10 @@ def make_state(settings: Settings, url: str) -> Web:
     engine = make_engine(
         url, pool_size=_POOL, overflow=_OVERFLOW, application_name="agentflow-webserver", options=_OPTIONS
     )
-    return Web(settings, url, engine, RedisLink(settings.redis_url) if settings.redis_url else None)
+    redis = RedisLink(settings.redis_url) if settings.redis_url else None
+    if redis is not None:
+        share(engine, SharedValues(redis))
+    return Web(settings, url, engine, redis)
 
 
 def web_of(app: Flask) -> Web:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from agentflow.catalog.listing import with_words
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.clock import iso
 from agentflow.cursors import big_int, read_cursor, write_cursor
+from agentflow.db.kept import Kept
 from agentflow.db.models import Workflow
 from agentflow.errors import NotFound
 from agentflow.spec.compare import compare
 
 CURSOR = "versions"
-_KEPT = 128  #: Specs kept in memory by process and database; they never change.
+_KEPT = 50_000  #: Nodes of the specs that are kept in memory; they never change.
 _AFTER_ALL = 2**31 - 1
 
 _LIST = text("""
@@ -31,24 +29,18 @@ WHERE workflow_id = :workflow AND version = :version
 """)
 _SPEC = text("SELECT spec FROM workflow_version WHERE id = :id")
 
-_caches: WeakKeyDictionary[Engine, OrderedDict[int, dict[str, Any]]] = WeakKeyDictionary()
-_lock = Lock()
+_specs: Kept[tuple[int], dict[str, Any]] = Kept("spec", most=_KEPT, weigh=lambda spec: 1 + len(spec["nodes"]))
 
 
-def spec_of(connection: Connection, version_id: int) -> dict[str, Any]:
-    """The spec of a version, which the caller must not change; from memory when it was read before."""
-    with _lock:
-        cache = _caches.setdefault(connection.engine, OrderedDict())
-        if version_id in cache:
-            cache.move_to_end(version_id)
-            return cache[version_id]
-    found = connection.scalar(_SPEC, {"id": version_id})
-    assert isinstance(found, dict)
-    with _lock:
-        cache[version_id] = found
-        while len(cache) > _KEPT:
-            cache.popitem(last=False)
-    return found
+def spec_of(connection: Connection, workspace_id: int, version_id: int) -> dict[str, Any]:
+    """The spec of a version of that workspace, which the caller must not change; read once."""
+
+    def read() -> dict[str, Any]:
+        found = connection.scalar(_SPEC, {"id": version_id})
+        assert isinstance(found, dict)
+        return found
+
+    return _specs.one(connection, workspace_id, (version_id,), read)
 
 
 def list_versions(
@@ -82,7 +74,7 @@ def show_version(
     """
     workflow = find_workflow(connection, name, workspace=workspace)
     row = _find(connection, workflow, version)
-    return _document(row, workflow) | {"spec": spec_of(connection, row.id)}
+    return _document(row, workflow) | {"spec": spec_of(connection, workflow.workspace_id, row.id)}
 
 
 def compare_versions(
@@ -94,7 +86,8 @@ def compare_versions(
         NotFound: No such workflow or version.
     """
     workflow = find_workflow(connection, name, workspace=workspace)
-    old, new = (spec_of(connection, _find(connection, workflow, number).id) for number in (before, after))
+    ids = [_find(connection, workflow, number).id for number in (before, after)]
+    old, new = (spec_of(connection, workflow.workspace_id, number) for number in ids)
     return {"from": before, "to": after} | compare(old, new)
 
 
@@ -106,7 +99,7 @@ def published_spec(connection: Connection, workflow: Workflow) -> dict[str, Any]
     """
     if workflow.published_version_id is None:
         raise NotFound(f"The workflow {workflow.name!r} has no version.")
-    return with_words(spec_of(connection, workflow.published_version_id), workflow)
+    return with_words(spec_of(connection, workflow.workspace_id, workflow.published_version_id), workflow)
 
 
 def _find(connection: Connection, workflow: Workflow, version: int) -> Any:

@@ -6,24 +6,22 @@ import base64
 import hashlib
 import json
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from threading import Lock
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Row, text
 
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.catalog.versions import spec_of
 from agentflow.clock import iso
 from agentflow.cursors import read_cursor, write_cursor
+from agentflow.db.kept import Kept
 from agentflow.db.queries.grid import CELLS, read_columns
 from agentflow.errors import NotFound
 
 CURSOR = "grid"
-_KEPT = 512  #: Versions whose order of nodes is kept in memory; it never changes.
-_STRUCTURES_KEPT = 64  #: Rows of grids that are kept in memory.
+_ORDERS_KEPT = 500_000  #: Nodes of the versions whose order of nodes is kept in memory; it never changes.
+_ROWS_KEPT = 100_000  #: Rows of grids that are kept in memory; like the versions they follow from, they never change.
 _AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
 _RUNS = text("""
@@ -36,11 +34,11 @@ _NODES = text(
     "SELECT version_id, node_id FROM version_node WHERE version_id = ANY(:versions) ORDER BY version_id, node_no"
 )
 
-_caches: WeakKeyDictionary[Engine, OrderedDict[int, tuple[str, ...]]] = WeakKeyDictionary()
-_structures: WeakKeyDictionary[Engine, OrderedDict[tuple[int, tuple[int, ...]], tuple[list[dict[str, Any]], str]]] = (
-    WeakKeyDictionary()
-)
-_lock = Lock()
+Order = tuple[str, ...]  #: Ids of a version's nodes.
+Rows = tuple[list[dict[str, Any]], str]  #: Of a grid, and their ETag.
+
+_orders: Kept[tuple[int], Order] = Kept("order", most=_ORDERS_KEPT, weigh=len, decode=tuple)
+_rows: Kept[tuple[int, ...], Rows] = Kept("rows", most=_ROWS_KEPT, weigh=lambda rows: 1 + len(rows[0]), decode=tuple)
 
 
 def read_grid(
@@ -74,8 +72,8 @@ def read_grid(
     following = write_cursor(CURSOR, rows[runs - 1].id) if len(rows) > runs else None
     rows = rows[:runs]
     published = workflow.published_version_id
-    orders = _node_orders(connection, {published, *(row.version_id for row in rows)})
-    nodes, etag = _structure(connection, published, _versions(rows), orders)
+    orders = _node_orders(connection, workflow.workspace_id, {published, *(row.version_id for row in rows)})
+    nodes, etag = _structure(connection, workflow.workspace_id, published, _versions(rows), orders)
     live = read_columns(connection, [row.id for row in rows if row.grid is None])
     columns = [(orders[row.version_id], bytes(row.grid) if row.grid is not None else live[row.id]) for row in rows]
     return {
@@ -125,22 +123,14 @@ def _versions(rows: Sequence[Row[Any]]) -> tuple[int, ...]:
 
 
 def _structure(
-    connection: Connection, published: int, shown: tuple[int, ...], orders: Mapping[int, tuple[str, ...]]
-) -> tuple[list[dict[str, Any]], str]:
-    """The rows of the grid and their ETag; like the versions they follow from, they never change."""
-    with _lock:
-        cache = _structures.setdefault(connection.engine, OrderedDict())
-        if (published, shown) in cache:
-            cache.move_to_end((published, shown))
-            return cache[published, shown]
-    older = [node for version in shown for node in orders[version]]
-    nodes = _nodes(spec_of(connection, published), orders[published], older)
-    found = nodes, hashlib.sha256(json.dumps(nodes).encode()).hexdigest()[:32]
-    with _lock:
-        cache[published, shown] = found
-        while len(cache) > _STRUCTURES_KEPT:
-            cache.popitem(last=False)
-    return found
+    connection: Connection, workspace_id: int, published: int, shown: tuple[int, ...], orders: Mapping[int, Order]
+) -> Rows:
+    def make() -> Rows:
+        older = [node for version in shown for node in orders[version]]
+        nodes = _nodes(spec_of(connection, workspace_id, published), orders[published], older)
+        return nodes, hashlib.sha256(json.dumps(nodes).encode()).hexdigest()[:32]
+
+    return _rows.one(connection, workspace_id, (published, *shown), make)
 
 
 def _nodes(spec: Mapping[str, Any], order: Sequence[str], older: Iterable[str]) -> list[dict[str, Any]]:
@@ -164,20 +154,12 @@ def _nodes(spec: Mapping[str, Any], order: Sequence[str], older: Iterable[str]) 
     ]
 
 
-def _node_orders(connection: Connection, versions: set[int]) -> dict[int, tuple[str, ...]]:
-    with _lock:
-        cache = _caches.setdefault(connection.engine, OrderedDict())
-        found = {version: cache[version] for version in versions if version in cache}
-    missing = versions - found.keys()
-    if missing:
-        read: dict[int, list[str]] = {version: [] for version in missing}
-        for row in connection.execute(_NODES, {"versions": sorted(missing)}):
-            read[row.version_id].append(row.node_id)
-        found |= {version: tuple(nodes) for version, nodes in read.items()}
-    with _lock:
-        for version in versions:
-            cache[version] = found[version]
-            cache.move_to_end(version)
-        while len(cache) > _KEPT:
-            cache.popitem(last=False)
-    return found
+def _node_orders(connection: Connection, workspace_id: int, versions: Collection[int]) -> dict[int, Order]:
+    def read(missing: list[tuple[int]]) -> dict[tuple[int], Order]:
+        nodes: dict[int, list[str]] = {version: [] for (version,) in missing}
+        for row in connection.execute(_NODES, {"versions": sorted(nodes)}):
+            nodes[row.version_id].append(row.node_id)
+        return {(version,): tuple(found) for version, found in nodes.items()}
+
+    found = _orders.many(connection, workspace_id, [(version,) for version in versions], read)
+    return {version: order for (version,), order in found.items()}

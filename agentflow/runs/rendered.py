@@ -62,7 +62,7 @@ def read_config(
     place = node_place(connection, run_id, address, workspace=workspace)
     key = {"run": place.run_id, "node": place.node, "index": place.map_index}
     row = connection.execute(_NODE, key).one()
-    config = spec_of(connection, row.version_id)["nodes"][place.node].get("config", {})
+    config = spec_of(connection, row.workspace_id, row.version_id)["nodes"][place.node].get("config", {})
     literal = registry.literal_fields(row.type)
     try:
         references = find_references_in({name: value for name, value in config.items() if name not in literal})

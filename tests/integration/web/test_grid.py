@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 
 import pytest
+from sqlalchemy import text
 
+from agentflow.catalog import versions
+from agentflow.runs import grid
 from agentflow.runs.grid import lay_out
 from executors.stub import fail
+from tests.web_kit import WebKit
 
 
 def cells(grid):
@@ -117,3 +121,23 @@ def test_an_empty_grid(web, kit):
 )
 def test_laying_out(nodes, columns, expected):
     assert lay_out(nodes, columns) == expected
+
+
+def test_processes_share_what_never_changes(web, kit, tmp_path, redis_server, monkeypatch):
+    kit.apply({"a": {}, "b": {"needs": ["a"]}})
+    kit.run()
+    alone = web.get("/workflows/flow/grid")
+    spec = web.get("/workflows/flow/versions/1")
+    one, other = (WebKit(web.engine, tmp_path, redis_url=redis_server.url) for _ in range(2))
+    try:
+        assert one.get("/workflows/flow/grid") == alone
+        assert one.get("/workflows/flow/versions/1") == spec
+        for module in (grid, versions):
+            monkeypatch.setattr(module, "_NODES" if module is grid else "_SPEC", text("SELECT 1/0"))
+        assert other.get("/workflows/flow/grid") == alone
+        assert other.get("/workflows/flow/versions/1") == spec
+        redis_server.kill()
+        assert other.get("/workflows/flow/grid") == alone, "from memory"
+    finally:
+        one.close()
+        other.close()
