@@ -22,6 +22,7 @@ from agentflow.postgres.config import UNSAFE_FAST
 from executors.stub import fail
 from tests.engine_kit import Kit
 from tests.live_kit import PATIENCE, Server, Watcher, until
+from webserver.live.allowance import BURST
 
 #: The client library leaves sockets of failed connections to the garbage collector.
 pytestmark = [
@@ -254,6 +255,27 @@ class TestRights:
         assert answers[-1]["error"]["status"] == 429
         assert watcher.sio.call("leave", {"room": rooms[0]}, timeout=20)["ok"]
         assert watcher.sio.call("join", {"room": rooms[-1]}, timeout=20)["ok"]
+
+    @pytest.mark.parametrize("event", ["leave", "nothing", "connect"])
+    def test_who_sends_too_much_is_told_then_closed_and_nobody_else_is(self, server, watch, event) -> None:
+        loud, ada = watch(server, name="loud"), watch(server)
+        answers: list[dict] = []
+        for _ in range(BURST + 100):
+            loud.sio.emit(event, {"room": "workspace"}, callback=lambda *answer: answers.extend(answer))
+        loud.sio.emit("leave", {"room": "workspace"}, callback=answers.append)
+        until(lambda: answers and answers[-1].get("error", {}).get("status") == 429, "a refusal")
+        assert "send nothing for" in answers[-1]["error"]["hint"]
+        assert not loud.closed
+
+        def more() -> bool:
+            with contextlib.suppress(socketio.exceptions.SocketIOError):
+                for _ in range(50):
+                    loud.sio.emit(event, {"room": "workspace"})
+            return bool(loud.closed)
+
+        until(more, "the end of the socket")
+        assert loud.closed[0]["type"] == PROBLEM + "rate-limited"
+        assert ada.sio.call("leave", {"room": "workspace"}, timeout=20)["ok"]
 
     def test_a_revoked_session_ends_its_sockets_and_no_others(self, kit, server, watch) -> None:
         kit.apply({"a": {}})

@@ -232,7 +232,7 @@ def scene(stage):
 def test_every_message_field_and_kind_of_room_has_a_row(auth_web, scene) -> None:
     handlers = auth_web.app.extensions["agentflow.live"]._socketio.server.handlers
     assert set(handlers) == {"/"}
-    assert set(handlers["/"]) == MODELS.keys() | RESERVED
+    assert set(handlers["/"]) == MODELS.keys() | RESERVED | {"*"}
     kinds = set(get_args(get_type_hints(RoomName)["kind"]))
     fields = {
         (event, kind, "" if name == "room" else name)
@@ -311,6 +311,22 @@ def test_credentials_may_come_with_the_connection_and_win_over_headers(scene) ->
         assert scene.wire({"X-Workspace": "default"}, auth=auth).connect().accepted
     for auth in ({"token": "x"}, {"api_key": "af_x"}, {"token": token, "workspace": OTHER}):
         assert not scene.wire(scene.people[VIEWER](), auth=auth).connect().accepted
+
+
+def test_messages_that_there_are_not_are_answered_so(scene) -> None:
+    wire = scene.wire(scene.people[VIEWER]()).connect()
+    for name, *sent in (
+        ("emit", {"room": "workspace"}),
+        ("*", {"room": "workspace"}),
+        ("*",),
+        ("message", "x"),
+        ("join ",),
+    ):
+        answer = wire.ask(name, *sent)
+        assert (answer["ok"], answer["error"]["status"]) == (False, 422)
+    scene.hears(scene.member())
+    wire.ask("leave", {"room": "workspace"})
+    assert wire.told == []
 
 
 def test_messages_named_like_the_protocol_s_own_change_nobody(scene) -> None:

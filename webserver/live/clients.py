@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow.access import Principal
+from webserver.live.allowance import Allowance
 from webserver.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class Client:
     principal: Principal
     rooms: set[str] = field(default_factory=set)
     congested_since: float | None = None  #: Monotonic clock.
+    parting: bool = False  #: It is being closed.
+    allowance: Allowance = field(default_factory=lambda: Allowance(time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Clients:
 
     def close(self, client: Client, problem: Mapping[str, Any]) -> None:
         """Tell a socket why it ends, and end it."""
+        client.parting = True
         self.send("closed", problem, [client.sid])
         client.eio.close(wait=False)
 

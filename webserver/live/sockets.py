@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import sys
 import threading
 import time
@@ -13,18 +13,17 @@ from typing import Any, TypeVar
 from flask import Flask, request
 from flask_socketio import ConnectionRefusedError as Refused
 from flask_socketio import SocketIO
-from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from agentflow.access import Principal, Role
 from agentflow.db.engine import transact
-from agentflow.errors import AgentFlowError, Problem
+from agentflow.errors import AgentFlowError
 from agentflow.runs import live
 from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, authorise
 from webserver.database import enter
-from webserver.errors import InvalidRequest, TooManyRequests, Unauthenticated, Unavailable
+from webserver.errors import TooManyRequests, Unavailable
 from webserver.live.clients import ROOMS_MAX, Client, Clients, Credentials
 from webserver.live.feed import Moved
 from webserver.live.guard import Guard
@@ -32,15 +31,13 @@ from webserver.live.joining import JoinMessage, LeaveMessage, ListTarget, RunTar
 from webserver.live.listener import Listener
 from webserver.live.lists import ListFeed
 from webserver.live.logs import LogFeed
+from webserver.live.messages import Messages, problem_of
 from webserver.live.pump import Pump
 from webserver.live.rooms import parse_room
 from webserver.live.runs import RunFeed
-from webserver.problems import PREFIX, status_of
 from webserver.state import Web
 
 T = TypeVar("T")
-Message = TypeVar("Message", bound=BaseModel)
-log = logging.getLogger(__name__)
 
 EXTENSION = "agentflow.live"
 MESSAGE_MAX = 64 * 2**10  #: Bytes of a message from a client.
@@ -86,10 +83,12 @@ class LiveServer:
         self.guard = Guard(self.clients, self._recognise, problem_of)
         self._lock = threading.Lock()
         self._started = False
+        messages = self._messages = Messages(self.clients, _sid)
         self._socketio.on("connect")(self._connect)
         self._socketio.on("disconnect")(self._disconnect)
-        self._socketio.on("join")(self._answering(JoinMessage, self._join))
-        self._socketio.on("leave")(self._answering(LeaveMessage, self._leave))
+        self._socketio.on("join")(messages.answering(JoinMessage, self._join))
+        self._socketio.on("leave")(messages.answering(LeaveMessage, self._leave))
+        self._socketio.server.on("*", messages.unknown)
 
     def start(self) -> None:
         """Begin to listen and to send; a server does it at once, else it happens with the first socket."""
@@ -122,8 +121,13 @@ class LiveServer:
     def _connect(self, auth: object = None) -> None:
         self.start()
         sid, environ = _sid(), request.environ
-        if self.clients.get(sid) is not None:
-            return  # a message of this name: with other credentials it would keep rooms that those may not see
+        known = self.clients.get(sid)
+        if (
+            known is not None
+        ):  # a message of this name: with other credentials it would keep rooms that those may not see
+            with contextlib.suppress(TooManyRequests):
+                self._messages.take(known)
+            return
         credentials = _credentials(environ, auth, self._web.settings)
         try:
             principal = self._authenticate(environ, credentials)
@@ -165,31 +169,6 @@ class LiveServer:
         return self._authenticate(client.environ, client.credentials)
 
     # -- rooms -------------------------------------------------------------------------------------------------------
-    def _answering(
-        self, model: type[Message], handler: Callable[[Client, Message], dict[str, Any]]
-    ) -> Callable[..., dict[str, Any]]:
-        """A handler of messages: reads them, and turns errors into answers."""
-
-        def answer(message: object = None, *_more: object) -> dict[str, Any]:
-            client = self.clients.get(_sid())
-            try:
-                if client is None:
-                    raise Unauthenticated
-                return {"ok": True} | handler(client, model.model_validate(message))
-            except ValidationError as error:
-                problems = [
-                    Problem(item["msg"], ".".join(map(str, item["loc"]))) for item in error.errors(include_url=False)
-                ]
-                return {"ok": False, "error": problem_of(InvalidRequest(problems))}
-            except AgentFlowError as error:
-                return {"ok": False, "error": problem_of(error)}
-            except DBAPIError as error:
-                log.warning("live_join_failed", exc_info=error)
-                unavailable = Unavailable("The database does not answer.", hint="try again in a moment")
-                return {"ok": False, "error": problem_of(unavailable)}
-
-        return answer
-
     def _join(self, client: Client, message: JoinMessage) -> dict[str, Any]:
         if len(client.rooms) >= ROOMS_MAX and message.room not in client.rooms:
             raise TooManyRequests(f"A socket may be in {ROOMS_MAX} rooms.", hint="leave those that are not shown")
@@ -242,12 +221,6 @@ class LiveServer:
 
     def _read(self, workspace: int, work: Callable[[Connection], T]) -> T:
         return self._do(Principal("system", "live", "system", workspace, "", Role.VIEWER), work)
-
-
-def problem_of(error: AgentFlowError) -> dict[str, Any]:
-    """The problem document of an error, as answers of the API have it."""
-    document = error.as_document()
-    return document | {"type": PREFIX + document["type"], "status": status_of(error)}
 
 
 def _is_ours(origin: str, environ: Mapping[str, Any], settings: Settings) -> bool:

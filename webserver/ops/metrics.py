@@ -26,6 +26,7 @@ DURATION = Histogram("agentflow_web_request_seconds", "Time to answer", ["endpoi
 SOCKETS = Gauge("agentflow_web_sockets", "Live sockets that are connected", multiprocess_mode="livesum")
 LIVE_MESSAGES = Counter("agentflow_web_live_messages_total", "Messages queued for live sockets", ["event"])
 LIVE_TOO_SLOW = Counter("agentflow_web_live_too_slow_total", "Live sockets closed because they took nothing")
+LIVE_REFUSED = Counter("agentflow_web_live_refused_total", "Messages of live sockets that were one too many")
 LIVE_LISTENS = Counter(
     "agentflow_web_live_listens_total", "Connections made to listen for changes: more than one is a loss"
 )

@@ -1,0 +1,103 @@
+"""Messages of sockets: counted, read, handled, answered; whatever goes wrong is an answer too."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DBAPIError
+
+from agentflow.errors import AgentFlowError, Problem, UsageError
+from webserver.errors import InvalidRequest, TooManyRequests, Unauthenticated, Unavailable
+from webserver.live.allowance import RATE
+from webserver.live.clients import Client, Clients
+from webserver.ops import metrics
+from webserver.problems import PREFIX, status_of
+
+Message = TypeVar("Message", bound=BaseModel)
+Answer = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Messages:
+    """Makes handlers for Flask-SocketIO out of functions that know nothing of it."""
+
+    def __init__(self, clients: Clients, sid: Callable[[], str]) -> None:
+        """`sid`: the socket of the message at hand."""
+        self._clients = clients
+        self._sid = sid
+
+    def answering(
+        self, model: type[Message], handler: Callable[[Client, Message], Answer]
+    ) -> Callable[..., Answer | None]:
+        """A handler of messages that look like `model`."""
+
+        def answer(message: object = None, *_more: object) -> Answer | None:
+            return self._answer(self._sid(), lambda client: handler(client, model.model_validate(message)))
+
+        return answer
+
+    def unknown(self, *args: object) -> Answer | None:
+        """The handler of all messages that nobody handles, for python-socketio itself.
+
+        It gives the name, the socket and what was sent; of a message that is named `*` like this handler, no name.
+        """
+        named = len(args) > 1 and self._clients.get(str(args[1])) is not None
+        name, sid = args[:2] if named else ("*", args[0])
+
+        def refuse(_client: Client) -> Answer:
+            raise UsageError(f"There is no message {name!s:.100}.", hint="`join` and `leave` are those that there are")
+
+        return self._answer(str(sid), refuse)
+
+    def take(self, client: Client) -> bool:
+        """Count a message; False: the socket is being closed and nothing is answered any more.
+
+        Raises:
+            TooManyRequests: It is one too many.
+        """
+        if client.parting:
+            return False
+        verdict = client.allowance.take(time.monotonic())
+        if verdict == "taken":
+            return True
+        wait = client.allowance.wait
+        error = TooManyRequests(
+            f"A socket may send {RATE} messages a second.", hint=f"send nothing for {wait} s, or it is closed"
+        )
+        metrics.LIVE_REFUSED.inc()
+        if verdict == "refused":
+            raise error
+        log.warning("live_client_too_loud", extra={"principal": client.principal.name})
+        self._clients.close(client, problem_of(error))
+        return False
+
+    def _answer(self, sid: str, handle: Callable[[Client], Answer]) -> Answer | None:
+        client = self._clients.get(sid)
+        try:
+            if client is None:
+                raise Unauthenticated
+            return {"ok": True} | handle(client) if self.take(client) else None
+        except ValidationError as error:
+            problems = [
+                Problem(item["msg"], ".".join(map(str, item["loc"]))) for item in error.errors(include_url=False)
+            ]
+            return _refusal(InvalidRequest(problems))
+        except AgentFlowError as error:
+            return _refusal(error)
+        except DBAPIError as error:
+            log.warning("live_join_failed", exc_info=error)
+            return _refusal(Unavailable("The database does not answer.", hint="try again in a moment"))
+
+
+def problem_of(error: AgentFlowError) -> dict[str, Any]:
+    """The problem document of an error, as answers of the API have it."""
+    document = error.as_document()
+    return document | {"type": PREFIX + document["type"], "status": status_of(error)}
+
+
+def _refusal(error: AgentFlowError) -> Answer:
+    return {"ok": False, "error": problem_of(error)}
