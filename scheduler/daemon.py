@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.engine import make_engine, track_backends, transact
 from agentflow.db.migrate import require_current
+from agentflow.db.roles import require_roles
+from agentflow.db.tenancy import SCHEDULER
 from agentflow.objects.store import open_store
 from agentflow.settings import Settings
 from agentflow.workload import ExecutorEvent, Finished
@@ -67,7 +69,8 @@ class Daemon:
     def __init__(self, settings: Settings, url: str, *, reserved_only: bool = False) -> None:
         self.settings = settings
         self.identity = Identity(reserved_only=reserved_only)
-        self.engine: Engine = make_engine(url, application_name="agentflow-scheduler", keyed=True)
+        self.engine: Engine = make_engine(url, application_name="agentflow-scheduler", keyed=True, role=SCHEDULER)
+        self._owner = make_engine(url, pool_size=1, application_name="agentflow-maintenance")  # makes tables
         self._backends = track_backends(self.engine)
         self._url = url
         self._logs = LogWriter(url)
@@ -119,7 +122,7 @@ class Daemon:
         self._services.append(Notifier(listen, [self.inbox.wake], later, self._backends.__contains__))
 
     def _duties(self) -> Duties:
-        duties = Duties(self.engine)
+        duties = Duties(self.engine, self._owner)
         duties.add("waiters", lambda: sweep_waiters(self.engine), WAITERS_EVERY)
         folder = FolderSync(self.engine, self.settings, self.identity)
         duties.add("folder", folder.sync, self.settings.sync_interval, at_once=True, interrupt=folder.stop)
@@ -133,13 +136,15 @@ class Daemon:
 
         Raises:
             SettingsError: The port of the health endpoint cannot be had.
-            DatabaseNotReady: The schema is not the one this version needs.
+            DatabaseNotReady: The schema is not the one this version needs, or the database's user may not take the
+                scheduler's role.
             ExecutorUnknown: An enabled executor is not installed.
         """
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
-            with self.engine.connect() as connection:
+            with self._owner.connect() as connection:
                 require_current(connection)
+                require_roles(connection, [SCHEDULER])
             if self._health is not None:
                 self._health.take_port()
             self._make_partitions()
@@ -160,7 +165,7 @@ class Daemon:
     def _make_partitions(self) -> None:
         """A database that no scheduler has served for months lacks the current one; `run FILE` has no duties."""
         try:
-            make_partitions(self.engine)
+            make_partitions(self._owner)
         except DBAPIError as error:  # somebody holds the tables: the default partition takes the rows meanwhile
             report_failure(log, "partitions", error)
 
@@ -189,6 +194,7 @@ class Daemon:
         """End what executors are left, let go of the database, remove the scratch folder."""
         self._stop_executors(0)
         self.engine.dispose()
+        self._owner.dispose()
         if self._scratch is not None:
             self._scratch.remove()
 

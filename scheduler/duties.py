@@ -27,8 +27,8 @@ PARTITIONS_EVERY = 6 * 3600.0  # seconds
 class Duties:
     """Runs each duty at its interval, never twice at once, and keeps going when one fails."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, owner: Engine) -> None:
+        """`owner`: connections of the user who owns the tables, and may make partitions."""
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": ThreadPoolExecutor(2)},
@@ -39,7 +39,7 @@ class Duties:
         self._interrupts: list[Callable[[], None]] = []
         self.add("consistency", Consistency(engine).check, CONSISTENCY_EVERY)
         self.add("queues", Unserved(engine).look, UNSERVED_EVERY)
-        self.add("partitions", lambda: make_partitions(engine), PARTITIONS_EVERY)
+        self.add("partitions", lambda: make_partitions(owner), PARTITIONS_EVERY)
 
     def add(
         self,

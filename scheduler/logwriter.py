@@ -95,7 +95,7 @@ class LogWriter:
         self._close()
 
     def _store(self, batch: list[LogChunk]) -> None:
-        if self._connection is None:
+        if self._connection is None:  # as the tables' owner: Postgres has no COPY for a role whose rows are policed
             self._connection = psycopg.connect(
                 self._url, autocommit=False, connect_timeout=5, application_name="agentflow-logs"
             )

@@ -24,6 +24,7 @@ from agentflow import runs
 from agentflow.catalog import apply_spec
 from agentflow.db.engine import make_engine, transact
 from agentflow.db.models.history import PARTITIONED
+from agentflow.db.tenancy import SCHEDULER
 from agentflow.objects.store import ObjectStore
 from agentflow.settings import Settings
 from agentflow.spec import parse_document
@@ -120,8 +121,8 @@ class Kit:
         self.since = uuid.UUID(int=0)  # older runs do not move: tests with much history need not look at it again
         self.sent: list[Finished] = []  #: Every end that reached the loop, for tests that send it again.
         self.stub.start(self._emit)
-        # As in the daemon: plans for keys, and connections of its own.
-        self.own = make_engine(engine.url.render_as_string(hide_password=False), keyed=True)
+        # As in the daemon: plans for keys, the scheduler's role, and connections of its own.
+        self.own = make_engine(engine.url.render_as_string(hide_password=False), keyed=True, role=SCHEDULER)
         self.starter = Starter(self.own, lambda: None)
         self.files = InputFiles(self.own, ObjectStore((folder / "objects").as_uri()), threads=0)
         self.files.start(folder / "inputs")

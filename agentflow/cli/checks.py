@@ -57,6 +57,7 @@ def database_checks(session: Session) -> Iterator[Check]:
     yield check_clock(session)
     yield check_listen(session)
     if schema.status == "ok":
+        yield check_roles(session)
         schedulers = check_schedulers(session)
         yield schedulers
         if schedulers.status == "ok":
@@ -150,6 +151,28 @@ def check_schema(session: Session) -> Check:
     if found == needed:
         return Check("migrations", "ok", f"at {found}")
     return Check("migrations", "failed", f"at {found or 'no schema'}, {needed} is needed", "run `agentflow db upgrade`")
+
+
+def check_roles(session: Session) -> Check:
+    """Scheduler and webserver take roles of their own, which policies must hold back."""
+    from agentflow.db import roles, tenancy
+
+    title, listed = "database roles", ", ".join(tenancy.ROLES)
+    if missing := session.do(roles.unusable_roles):
+        detail = f"this database user may not act as {', '.join(missing)}"
+        return Check(title, "failed", detail, f"as a superuser: {session.do(roles.statements)}")
+    if unbound := session.do(roles.unbound_roles):
+        names = ", ".join(unbound)
+        hint = " ".join(f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS;" for role in unbound)
+        return Check(title, "failed", f"no policy holds back {names}", f"as a superuser: {hint}")
+    if tables := session.do(tenancy.outdated):
+        return Check(
+            title, "failed", f"rights on {', '.join(tables[:5])} are not current", "run `agentflow db upgrade`"
+        )
+    if session.settings.database_url and session.do(roles.is_superuser):
+        hint = "log in as an ordinary user who owns the database: what forgets to take a role then meets some wall"
+        return Check(title, "warning", f"{listed}; the database user is a superuser", hint)
+    return Check(title, "ok", listed)
 
 
 def check_clock(session: Session, now: Callable[[], datetime] = utc_now) -> Check:

@@ -45,6 +45,7 @@ def make_engine(
     overflow: int = 4,
     application_name: str = "agentflow",
     keyed: bool = False,
+    role: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Engine:
     """An engine on this database; connects lazily.
@@ -55,9 +56,12 @@ def make_engine(
         overflow: More at once than that, closed after use.
         application_name: Shown in pg_stat_activity.
         keyed: For the scheduler: see KEYED and GIVE_UP_LOCKS.
+        role: The database role that its sessions take, which the user must be a member of.
         options: More settings of its sessions.
     """
     session = {"timezone": "UTC", "jit": "off"} | (KEYED | GIVE_UP_LOCKS if keyed else {}) | dict(options or {})
+    if role is not None:
+        session["role"] = role
     target = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(
         target,

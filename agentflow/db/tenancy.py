@@ -141,7 +141,7 @@ def apply(connection: Connection) -> list[str]:
     changed = []
     for name, access in TABLES.items():
         _take_turns(connection)
-        if name in _outdated(connection):
+        if name in outdated(connection):
             _protect(connection, name, access)
             changed.append(name)
         connection.commit()
@@ -181,8 +181,8 @@ def _take_turns(connection: Connection) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
 
 
-def _outdated(connection: Connection) -> list[str]:
-    """Tables, there with all that their rows are judged by, whose rights are not what stands here."""
+def outdated(connection: Connection) -> list[str]:
+    """Tables, there with all that their rows are judged by, whose rights are not what stands here: `apply` sets them."""
     present = _tables(connection)
     return [
         name

@@ -13,13 +13,17 @@ import pytest
 from psycopg import sql
 from sqlalchemy import create_engine, text
 
+from agentflow.cli.checks import check_roles
+from agentflow.cli.context import Session
 from agentflow.db import migrate
 from agentflow.db.engine import make_engine
 from agentflow.db.roles import ensure_roles
-from agentflow.db.tenancy import ROLES, WEB
+from agentflow.db.tenancy import ROLES, SCHEDULER, WEB
 from agentflow.errors import DatabaseNotReady
 from agentflow.postgres import EmbeddedPostgres, libpq_url
 from agentflow.postgres.config import UNSAFE_FAST
+from agentflow.settings import Settings
+from tests.site_kit import Site, python
 from tests.tenancy_kit import act_as
 
 
@@ -139,3 +143,89 @@ def wait_until(condition, patience=20.0):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# -- who takes them ------------------------------------------------------------------------------------------------------
+def test_a_scheduler_works_as_its_role_and_an_ordinary_owner_makes_its_partitions(owned, tmp_path):
+    url = owned("chief", "CREATEROLE")
+    migrate.upgrade(url)
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        last = connection.scalar(text("SELECT max(tablename) FROM pg_tables WHERE tablename LIKE 'node_run_20%'"))
+        connection.execute(text(f"DROP TABLE {last}"))
+    site = Site(url, tmp_path)
+    try:
+        run = site.trigger(
+            {
+                "name": "flow",
+                "nodes": {
+                    "a": python("def main():\n    print('said')\n    return [1, 2]\n"),
+                    "b": python("def main(n):\n    return n\n", ["a"], for_each="{{ nodes.a.output }}",
+                                config={"args": {"n": "{{ item }}"}}),
+                    "c": {"type": "wait", "needs": ["b"], "config": {"for": "10ms"}},
+                },
+            }
+        )  # fmt: skip
+        assert site.end(run)["state"] == "success"
+        with engine.begin() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM pg_class WHERE relname = :name"), {"name": last}) == 1
+        with site.daemon.engine.begin() as connection:
+            assert connection.scalar(text("SELECT current_user")) == SCHEDULER
+            connection.execute(text("RESET ROLE"))
+            assert connection.scalar(text("SELECT current_user")) == SCHEDULER
+    finally:
+        site.close()
+        engine.dispose()
+
+
+def test_a_scheduler_that_may_not_take_its_role_says_what_to_do(owned, cluster, tmp_path):
+    url = owned("chief", "CREATEROLE")
+    migrate.upgrade(url)
+    with psycopg.connect(libpq_url(cluster.url), autocommit=True) as admin:
+        admin.execute("REVOKE agentflow_scheduler FROM chief GRANTED BY chief")
+    with pytest.raises(DatabaseNotReady, match="chief may not act as agentflow_scheduler") as caught:
+        Site(url, tmp_path)
+    assert "agentflow db upgrade" in caught.value.hint
+    migrate.upgrade(url)
+    Site(url, tmp_path / "again").close()
+
+
+@pytest.fixture
+def doctor():
+    """What the doctor says of the roles, to whoever logs in at an address."""
+
+    def look(url):
+        engine = make_engine(url)
+        try:
+            return check_roles(Session(Settings(database_url=url), None, engine))
+        finally:
+            engine.dispose()
+
+    return look
+
+
+def test_the_doctor_says_what_is_wrong_with_the_roles(owned, cluster, doctor):
+    url = owned("chief", "CREATEROLE")
+    migrate.upgrade(url)
+    assert doctor(url).status == "ok"
+    with psycopg.connect(libpq_url(cluster.url), autocommit=True) as admin:
+        admin.execute("ALTER ROLE agentflow_web BYPASSRLS")
+        found = doctor(url)
+        assert (found.status, found.detail) == ("failed", "no policy holds back agentflow_web")
+        admin.execute(found.hint.partition(": ")[2])
+        assert doctor(url).status == "ok"
+        admin.execute("REVOKE agentflow_scheduler FROM chief GRANTED BY chief")
+        found = doctor(url)
+        assert (found.status, "may not act as agentflow_scheduler" in found.detail) == ("failed", True)
+        admin.execute(found.hint.partition(": ")[2])
+        assert doctor(url).status == "ok"
+    with psycopg.connect(libpq_url(url), autocommit=True) as owner:
+        owner.execute("COMMENT ON POLICY agentflow_scheduler ON run IS 'another version'")
+        assert (doctor(url).status, doctor(url).hint) == ("failed", "run `agentflow db upgrade`")
+
+
+def test_the_doctor_warns_of_a_superuser_that_is_not_ours(owned, doctor):
+    url = owned("boss", "SUPERUSER")
+    migrate.upgrade(url)
+    found = doctor(url)
+    assert (found.status, "is a superuser" in found.detail) == ("warning", True)
