@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from agentflow.backfills.dates import newest_runs_between, runs_again
-from agentflow.backfills.plan import Plan, make_plan
+from agentflow.backfills.plan import Asked, Plan, make_plan
 from agentflow.backfills.show import show_backfill
 from agentflow.catalog.audit import audit
 from agentflow.catalog.graph import make_backfill_groups
@@ -38,17 +37,7 @@ _ACTIVE = text("SELECT id FROM backfill WHERE workflow_id = :workflow AND state 
 
 
 def preview_backfill(
-    connection: Connection,
-    name: str,
-    *,
-    from_: str | datetime,
-    to: str | datetime,
-    trigger: str | None = None,
-    reprocess: str = "none",
-    reverse: bool = False,
-    max_active_runs: int | None = None,
-    params: Mapping[str, Any] | None = None,
-    workspace: str = DEFAULT_WORKSPACE,
+    connection: Connection, name: str, asked: Asked, *, workspace: str = DEFAULT_WORKSPACE
 ) -> dict[str, Any]:
     """What `create_backfill` would do with the same arguments; raises what it would, but for numbers and other backfills.
 
@@ -56,18 +45,7 @@ def preview_backfill(
         `{workflow, version, trigger, from, to, count, skipped, runs, items: [{logical_date, run, state, action}], more}`:
         `count` fires, of which `skipped` keep the run they have; of the dates, in order, the first SHOWN.
     """
-    plan = make_plan(
-        connection,
-        name,
-        from_=from_,
-        to=to,
-        trigger=trigger,
-        reprocess=reprocess,
-        reverse=reverse,
-        max_active_runs=max_active_runs,
-        params=params or {},
-        workspace=workspace,
-    )
+    plan = make_plan(connection, name, asked, workspace=workspace)
     fires, found = build(plan.trigger), newest_runs_between(connection, plan.workflow_id, plan.first, plan.last)
     kept = {
         date
@@ -102,14 +80,8 @@ def preview_backfill(
 def create_backfill(
     connection: Connection,
     name: str,
+    asked: Asked,
     *,
-    from_: str | datetime,
-    to: str | datetime,
-    trigger: str | None = None,
-    reprocess: str = "none",
-    reverse: bool = False,
-    max_active_runs: int | None = None,
-    params: Mapping[str, Any] | None = None,
     confirmed: bool = False,
     actor: str,
     workspace: str = DEFAULT_WORKSPACE,
@@ -119,13 +91,7 @@ def create_backfill(
     Args:
         connection: The caller's transaction.
         name: Of the workflow.
-        from_: First date; without an offset in the trigger's zone.
-        to: Last date, included; a date alone means its whole day. What lies in the future is left out.
-        trigger: Its name, needed when several have a clock.
-        reprocess: Which dates that have a run are run again: `none`, `failed` or `all`.
-        reverse: The latest date first.
-        max_active_runs: Of this backfill; default: the workflow's.
-        params: Of its runs, on top of the trigger's.
+        asked: Which dates, and how.
         confirmed: Also with more than MANY fires.
         actor: Who asks.
         workspace: Whose.
@@ -139,18 +105,7 @@ def create_backfill(
         ParamError: Params are unknown, missing or of the wrong type.
         Conflict: There is nothing to run, or another backfill of the workflow is under way.
     """
-    plan = make_plan(
-        connection,
-        name,
-        from_=from_,
-        to=to,
-        trigger=trigger,
-        reprocess=reprocess,
-        reverse=reverse,
-        max_active_runs=max_active_runs,
-        params=params or {},
-        workspace=workspace,
-    )
+    plan = make_plan(connection, name, asked, workspace=workspace)
     if plan.total == 0:
         raise Conflict(
             f"The trigger {describe(plan.trigger)!r} does not fire between {iso(plan.first)} and {iso(plan.last)}.",

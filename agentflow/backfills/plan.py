@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,19 @@ MOST_ACTIVE = 1000  #: Runs at once.
 
 _TRIGGERS = text("SELECT id, config FROM trigger WHERE workflow_id = :workflow AND active ORDER BY id")
 _SPEC = text("SELECT spec FROM workflow_version WHERE id = :version")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants a backfill to run."""
+
+    from_: str | datetime  #: First date; without an offset in the trigger's zone.
+    to: str | datetime  #: Last date, included; a date alone means its whole day. What lies in the future is left out.
+    trigger: str | None = None  #: Its name, needed when several have a clock.
+    reprocess: str = "none"  #: Which dates that have a run are run again: `none`, `failed` or `all`.
+    reverse: bool = False  #: The latest date first.
+    max_active_runs: int | None = None  #: Of this backfill; default: the workflow's.
+    params: Mapping[str, Any] = field(default_factory=dict)  #: Of its runs, on top of the trigger's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +57,7 @@ class Plan:
     params: dict[str, Any]
 
 
-def make_plan(
-    connection: Connection,
-    name: str,
-    *,
-    from_: str | datetime,
-    to: str | datetime,
-    trigger: str | None,
-    reprocess: str,
-    reverse: bool,
-    max_active_runs: int | None,
-    params: Mapping[str, Any],
-    workspace: str,
-) -> Plan:
+def make_plan(connection: Connection, name: str, asked: Asked, *, workspace: str) -> Plan:
     """Check what was asked for; the workflow stays until the transaction ends.
 
     Raises:
@@ -68,14 +69,14 @@ def make_plan(
     workflow = find_workflow(connection, name, workspace=workspace, lock="keep")
     if workflow.published_version_id is None:
         raise NotFound(f"The workflow {name!r} has no version.", hint="apply its file again")
-    row = _choose(connection.execute(_TRIGGERS, {"workflow": workflow.id}).all(), trigger, name)
-    first, last = _read_ends(row.config, from_, to, database_now(connection))
-    active = workflow.max_active_runs if max_active_runs is None else max_active_runs
+    row = _choose(connection.execute(_TRIGGERS, {"workflow": workflow.id}).all(), asked.trigger, name)
+    first, last = _read_ends(row.config, asked.from_, asked.to, database_now(connection))
+    active = workflow.max_active_runs if asked.max_active_runs is None else asked.max_active_runs
     if not 1 <= active <= MOST_ACTIVE:
         raise UsageError(f"max_active_runs: {active} is out of range", hint=f"1 to {MOST_ACTIVE}")
-    if reprocess not in list(Reprocess):
-        raise UsageError(f"reprocess: {reprocess!r} is not known", hint=f"one of {', '.join(Reprocess)}")
-    if reverse and workflow.depends_on_past:
+    if asked.reprocess not in list(Reprocess):
+        raise UsageError(f"reprocess: {asked.reprocess!r} is not known", hint=f"one of {', '.join(Reprocess)}")
+    if asked.reverse and workflow.depends_on_past:
         raise Conflict(
             f"Runs of {name!r} wait for the date before theirs (depends_on_past): they cannot be made backwards.",
             hint="leave out --reverse",
@@ -94,10 +95,10 @@ def make_plan(
         first=first,
         last=last,
         total=build(row.config).count(first, last),
-        reprocess=Reprocess(reprocess),
-        reverse=reverse,
+        reprocess=Reprocess(asked.reprocess),
+        reverse=asked.reverse,
         max_active_runs=active,
-        params=check_params(schema, {**row.config.get("params", {}), **params}),
+        params=check_params(schema, {**row.config.get("params", {}), **asked.params}),
     )
 
 

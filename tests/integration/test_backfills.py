@@ -20,9 +20,18 @@ DAILY = {"type": "cron", "cron": "0 6 * * *", "timezone": "Europe/Berlin", "paus
 WEEK = {"from_": "2026-03-02", "to": "2026-03-06"}
 
 
-def made(kit, **keys):
-    """A backfill of `flow`, not moved yet; its id."""
-    return kit.call(backfills.create_backfill, "flow", **{**WEEK, "actor": "cli:ada", **keys})["id"]
+def asked(**keys):
+    """A week of dates, unless told otherwise."""
+    return backfills.Asked(**{**WEEK, **keys})
+
+
+def made(kit, name="flow", *, confirmed=False, **keys):
+    """A backfill, not moved yet; its id."""
+    return kit.call(backfills.create_backfill, name, asked(**keys), confirmed=confirmed, actor="cli:ada")["id"]
+
+
+def preview_of(kit, **keys):
+    return kit.call(backfills.preview_backfill, "flow", asked(**keys))
 
 
 def show(kit, backfill):
@@ -164,7 +173,7 @@ def test_dates_with_a_run_are_run_again_as_asked(flow, state, reprocess, again):
         flow.cancel(first)
         flow.settle()
     assert flow.state(first) == state
-    preview = flow.call(backfills.preview_backfill, "flow", **WEEK, reprocess=reprocess)
+    preview = preview_of(flow, reprocess=reprocess)
     backfill = made(flow, reprocess=reprocess)
     flow.stub.release("a")
     flow.settle()
@@ -226,7 +235,7 @@ def test_a_paused_one_starts_nothing_until_it_is_unpaused(flow):
 
 def test_runs_that_wait_do_not_start_while_it_or_the_workflow_is_paused(flow):
     flow.call(set_paused, "flow", True, "test")
-    answer = flow.call(backfills.create_backfill, "flow", **WEEK, max_active_runs=2, actor="test")
+    answer = flow.call(backfills.create_backfill, "flow", asked(max_active_runs=2), actor="test")
     assert answer["paused"] is True
     flow.settle()
     assert dates(flow, answer["id"]) == [(2, "queued"), (3, "queued")]
@@ -293,7 +302,7 @@ def test_many_that_wait_for_the_date_before_do_not_hold_up_others(kit, monkeypat
     monkeypatch.setattr("agentflow.db.queries.starts.BATCH", 2)
     for number in range(3):
         kit.apply({"slow": {}}, f"held{number}", triggers=[DAILY], depends_on_past=True)
-        kit.call(backfills.create_backfill, f"held{number}", **WEEK, max_active_runs=2, actor="cli:ada")
+        made(kit, f"held{number}", max_active_runs=2)
     kit.stub.hold("slow")
     kit.settle()
     assert len(kit.rows("SELECT FROM run WHERE state = 'queued'")) == 3
@@ -424,26 +433,26 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("triggers", "asked", "error", "told"), REFUSED)
-def test_what_cannot_be_backfilled_is_refused_with_a_hint(kit, triggers, asked, error, told):
+@pytest.mark.parametrize(("triggers", "keys", "error", "told"), REFUSED)
+def test_what_cannot_be_backfilled_is_refused_with_a_hint(kit, triggers, keys, error, told):
     kit.apply({"a": {}}, triggers=triggers)
     with pytest.raises(error, match=told) as raised:
-        made(kit, **asked)
+        made(kit, **keys)
     assert raised.value.hint or error is ParamError
     assert kit.rows("SELECT 1 FROM backfill WHERE state = 'running'") == []
 
 
 def test_with_several_clocks_the_trigger_is_named(kit):
     kit.apply({"a": {}}, triggers=[DAILY, HOURLY])
-    assert kit.call(backfills.preview_backfill, "flow", **WEEK, trigger="hourly")["count"] == 120
-    assert kit.call(backfills.preview_backfill, "flow", **WEEK, trigger="cron 0 6 * * * Europe/Berlin")["count"] == 5
+    assert preview_of(kit, trigger="hourly")["count"] == 120
+    assert preview_of(kit, trigger="cron 0 6 * * * Europe/Berlin")["count"] == 5
 
 
 def test_more_fires_than_many_are_previewed_and_made_when_confirmed(kit):
     kit.apply({"a": {}}, triggers=[{"type": "interval", "every": "1m"}])
     kit.stub.hold("a")
     year = {"from_": "2025-01-01", "to": "2025-12-31"}
-    preview = kit.call(backfills.preview_backfill, "flow", **year)
+    preview = preview_of(kit, **year)
     assert (preview["count"], len(preview["items"]), preview["more"]) == (525_600, 1000, 524_600)
     backfill = made(kit, **year, confirmed=True, max_active_runs=3)
     kit.settle()
@@ -454,7 +463,7 @@ def test_more_fires_than_many_are_previewed_and_made_when_confirmed(kit):
 
 def test_what_lies_in_the_future_is_left_out(flow):
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    preview = flow.call(backfills.preview_backfill, "flow", from_=datetime.now(UTC) - timedelta(days=3), to=tomorrow)
+    preview = preview_of(flow, from_=datetime.now(UTC) - timedelta(days=3), to=tomorrow)
     assert preview["count"] == 3
 
 

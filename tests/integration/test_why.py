@@ -72,8 +72,8 @@ def test_a_run_of_a_backfill_waits_for_that_one_s_runs_and_for_nobody_else_s(kit
     kit.apply({"a": {}}, triggers=[{"type": "cron", "cron": "0 6 * * *"}], max_active_runs=1)
     kit.stub.hold("a")
     live = [kit.run(), kit.run()]
-    asked = {"from_": "2026-03-02", "to": "2026-03-05", "max_active_runs": 3, "reverse": reverse, "actor": "test"}
-    backfill = kit.call(backfills.create_backfill, "flow", **asked)["id"]
+    asked = backfills.Asked("2026-03-02", "2026-03-05", max_active_runs=3, reverse=reverse)
+    backfill = kit.call(backfills.create_backfill, "flow", asked, actor="test")["id"]
     kit.settle()
     kit.sql("UPDATE backfill SET max_active_runs = 5")
     kit.call(set_paused, "flow", paused=True, actor="test")

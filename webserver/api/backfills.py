@@ -148,13 +148,14 @@ def list_backfills(query: BackfillQuery) -> dict[str, Any]:
 def create_backfill(path: WorkflowPath, body: BackfillBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run the dates of a trigger in a range; with `dry_run` only tell which. Takes an `Idempotency-Key`."""
     principal = current_principal()
-    asked = body.model_dump(exclude={"confirmed", "dry_run"}) | {"workspace": principal.workspace}
+    asked = use.Asked(**body.model_dump(exclude={"confirmed", "dry_run"}))
     if body.dry_run:
-        return do(partial(use.preview_backfill, name=path.name, **asked)), 200, {}
+        look = partial(use.preview_backfill, name=path.name, asked=asked, workspace=principal.workspace)
+        return do(look), 200, {}
 
     def work(connection: Any) -> tuple[dict[str, Any], int]:
-        made = use.create_backfill(connection, path.name, **asked, confirmed=body.confirmed, actor=principal.name)
-        return made, 201
+        who = {"actor": principal.name, "workspace": principal.workspace}
+        return use.create_backfill(connection, path.name, asked, confirmed=body.confirmed, **who), 201
 
     document, status = once(work, body.model_dump(mode="json"))
     return document, status, {"Location": f"/api/v1/backfills/{document['id']}"}

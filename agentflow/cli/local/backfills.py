@@ -14,14 +14,14 @@ class Backfills(Group):
 
     def create(self, workflow: str, *, from_: str, to: str, confirmed: bool = False, **more: Any) -> Document:
         """Run the past dates of a trigger."""
-        make = partial(
-            backfills.create_backfill, name=workflow, from_=from_, to=to, confirmed=confirmed, **more, **self._who
-        )
+        asked = backfills.Asked(from_, to, **more)
+        make = partial(backfills.create_backfill, name=workflow, asked=asked, confirmed=confirmed, **self._who)
         return self._session.do(make)
 
     def preview(self, workflow: str, *, from_: str, to: str, **more: Any) -> Document:
         """What `create` would do."""
-        look = partial(backfills.preview_backfill, name=workflow, from_=from_, to=to, **more, **self._where)
+        asked = backfills.Asked(from_, to, **more)
+        look = partial(backfills.preview_backfill, name=workflow, asked=asked, **self._where)
         return self._session.do(look)
 
     def page(
