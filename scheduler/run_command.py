@@ -118,8 +118,10 @@ def _run(
     stopper = _Stopper(session, daemon.inbox.wake)
     owner, grace = daemon.identity.id, GRACE
     try:
-        daemon.siblings.update(session.do(partial(_store_others, source=source, actor=session.actor)))
-        run_id = session.do(partial(_create, source=source, params=params, actor=session.actor, owner=owner))
+        store_others = partial(_store_others, source=source, actor=session.actor, workspace=session.workspace)
+        daemon.siblings.update(session.do(store_others))
+        create = partial(_create, source=source, params=params, actor=session.actor, workspace=session.workspace)
+        run_id = session.do(partial(create, owner=owner))
         stopper.watch(str(run_id))
         daemon.inbox.wake()
         daemon.gates.wake()
@@ -148,17 +150,21 @@ def _release(session: Session, release: Callable[[Connection], object]) -> None:
         log.warning("release_failed", extra={"error": str(error).strip().splitlines()[0]})
 
 
-def _store_others(connection: Connection, source: _Source, actor: str) -> dict[str, tuple[int, int]]:
+def _store_others(connection: Connection, source: _Source, *, actor: str, workspace: str) -> dict[str, tuple[int, int]]:
     """Store the other workflows of the file too; ids of workflow and version by name."""
     from agentflow.catalog import store_adhoc
 
     return {
-        spec.name: store_adhoc(connection, spec, bundle=source.bundle if uses_code(spec) else None, actor=actor)
+        spec.name: store_adhoc(
+            connection, spec, bundle=source.bundle if uses_code(spec) else None, actor=actor, workspace=workspace
+        )
         for spec in source.others
     }
 
 
-def _create(connection: Connection, source: _Source, params: dict[str, Any], actor: str, owner: uuid.UUID) -> uuid.UUID:
+def _create(
+    connection: Connection, source: _Source, params: dict[str, Any], *, owner: uuid.UUID, actor: str, workspace: str
+) -> uuid.UUID:
     """Store the file as an ad-hoc version, and start a run of it that is reserved for this process."""
     from agentflow.catalog import store_adhoc, workspace_id
     from agentflow.catalog.graph import reserve_groups
@@ -167,11 +173,11 @@ def _create(connection: Connection, source: _Source, params: dict[str, Any], act
     from agentflow.runs import insert_run
 
     bundle = source.bundle if uses_code(source.spec) else None
-    workflow, version = store_adhoc(connection, source.spec, bundle=bundle, actor=actor)
+    workflow, version = store_adhoc(connection, source.spec, bundle=bundle, actor=actor, workspace=workspace)
     reserve_groups(connection, version, owner)
     run_id = insert_run(
         connection,
-        workspace=workspace_id(connection),
+        workspace=workspace_id(connection, workspace),
         workflow=workflow,
         version=version,
         params=params,

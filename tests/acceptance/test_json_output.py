@@ -239,3 +239,24 @@ def test_progress_of_a_run_goes_to_stderr(write, shell):
     assert (said.code, said.document["state"]) == (1, "failed")
     assert said.document["nodes"][0]["error"]["exit_code"] == 3
     assert "a  failed" in said.err
+
+
+def test_a_file_runs_in_the_workspace_of_the_settings(write, shell, cli):
+    file = write(
+        "two.py",
+        "from agentflow import node, workflow\n"
+        "@workflow(name='child')\n"
+        "def child():\n"
+        "    node.noop('a')\n"
+        "@workflow(name='two')\n"
+        "def two():\n"
+        "    node.workflow('s', name='child')\n",
+    )
+    assert cli("workspaces", "create", "team").code == 0
+    done = shell("run", f"{file}::two", "--json", env={"AGENTFLOW_WORKSPACE": "team"})
+    assert (done.code, done.document.get("state")) == (0, "success"), done
+    shown = {
+        name: shell("runs", "show", done.document["id"], "--json", env={"AGENTFLOW_WORKSPACE": name}).code
+        for name in ("team", "default")
+    }
+    assert shown == {"team": 0, "default": 1}
