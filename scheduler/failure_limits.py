@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from agentflow.catalog.audit import audit
 from agentflow.db.arrays import ints
+from agentflow.db.notify import notify_workflows
 from agentflow.states import RunState, TriggeredBy
 from scheduler.ends import EndedRun
 
@@ -59,6 +60,7 @@ class FailureLimits:
         reason = f"{workflow.limit} {'run has' if workflow.limit == 1 else 'runs in a row have'} failed, the last one {run.id}"
         connection.execute(_PAUSE, {"workflow": run.workflow_id, "reason": reason})
         audit(connection, workflow.workspace_id, "system", "workflow.paused", workflow.name, reason=reason)
+        notify_workflows(connection, workflow.workspace_id, [workflow.name])
 
 
 def _counts(run: EndedRun) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from agentflow.db.notify import notify_workflows
 from agentflow.loader import FolderScan, ImportProblem, SourceFile
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _GONE = text("""
 UPDATE workflow SET missing = true, updated_at = clock_timestamp()
 WHERE workspace_id = :workspace AND source = 'file' AND NOT missing AND source_path = :path
   AND NOT (name = ANY(CAST(:names AS text[])))
-RETURNING id, name
+RETURNING name
 """)
 _FORGET_STRANGERS = text("""
 DELETE FROM source_file WHERE workspace_id = :workspace AND fingerprint = :strange
@@ -76,8 +77,10 @@ def tidy(
 def mark_missing(connection: Connection, workspace: int, path: str, *, but: Sequence[str] = ()) -> None:
     """The workflows of a file, except those that it still has, are missing."""
     gone = connection.execute(_GONE, {"workspace": workspace, "path": path, "names": list(but)})
-    for row in gone.all():
-        log.warning("workflow_missing", extra={"workflow": row.name, "file": path})
+    names = [row.name for row in gone]
+    for name in names:
+        log.warning("workflow_missing", extra={"workflow": name, "file": path})
+    notify_workflows(connection, workspace, names)
 
 
 def forget(connection: Connection, workspace: int, paths: Sequence[str]) -> None:

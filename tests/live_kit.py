@@ -144,6 +144,7 @@ class Watcher:
         self.older: list[Any] = []  #: Messages that were older than what was shown: there must be none.
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.lists: dict[str, dict[str, Any]] = {}  #: Runs of the lists, by id.
+        self.workflows: dict[str, dict[str, Any]] = {}  #: By name, as the messages told.
         self.lines: list[dict[str, Any]] = []
         self.ended = False
         self.closed: list[dict[str, Any]] = []
@@ -151,6 +152,7 @@ class Watcher:
         self._rooms: list[str] = []
         self.sio.on("run", self._run)
         self.sio.on("runs", self._runs)
+        self.sio.on("workflows", self._workflows)
         self.sio.on("logs", self._logs)
         self.sio.on("closed", self.closed.append)
         self.sio.on("connect", self._connected)
@@ -197,6 +199,13 @@ class Watcher:
             for row in message.get("runs", ()):
                 if row["event_seq"] >= self.lists.get(row["id"], {}).get("event_seq", 0):
                     self.lists[row["id"]] = row
+
+    def _workflows(self, message: dict[str, Any]) -> None:
+        with self.lock:
+            self.messages.append(("workflows", message))
+            self.workflows |= {row["name"]: row for row in message.get("workflows", ())}
+            for name in message.get("gone", ()):
+                self.workflows.pop(name, None)
 
     def _logs(self, message: dict[str, Any]) -> None:
         with self.lock:

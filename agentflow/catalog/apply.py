@@ -14,7 +14,7 @@ from agentflow.catalog.graph import store_graph
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, workspace_id
 from agentflow.catalog.triggers import restart_triggers, sync_triggers
 from agentflow.db.models import Bundle as BundleRow
-from agentflow.db.notify import notify_ready
+from agentflow.db.notify import notify_ready, notify_workflows
 from agentflow.durations import parse_duration
 from agentflow.errors import Conflict, OwnedByFile, StaleVersion
 from agentflow.nodes import registry
@@ -47,7 +47,8 @@ UPDATE workflow SET published_version_id = :version_id, published_version = :ver
 WHERE id = :workflow
 """)
 _DESCRIBE = text("""
-UPDATE workflow SET title = :title, description = :description, tags = :tags, source_path = :path, missing = false
+UPDATE workflow SET title = :title, description = :description, tags = :tags, source_path = :path, missing = false,
+  updated_at = clock_timestamp()
 WHERE id = :workflow
   AND (title, description, tags, source_path, missing)
     IS DISTINCT FROM (:title, :description, CAST(:tags AS text[]), CAST(:path AS text), false)
@@ -111,7 +112,8 @@ def apply_spec(
         "path": source_path,
     }
     if (row.content_hash, row.bundle_hash) == (content_hash(spec), bundle_hash):
-        connection.execute(_DESCRIBE, words)
+        if connection.execute(_DESCRIBE, words).rowcount:
+            notify_workflows(connection, owner, [spec.name])
         if row.missing:
             sync_triggers(connection, row.id, spec)
             restart_triggers(connection, row.id)
@@ -135,6 +137,7 @@ def apply_spec(
     action = "workflow.created" if created else "workflow.updated"
     audit(connection, owner, actor, action, spec.name, version=version, source=source)
     notify_ready(connection)
+    notify_workflows(connection, owner, [spec.name])
     return {"name": spec.name, "version": version, "changed": True, "created": created}
 
 

@@ -11,7 +11,7 @@ from agentflow.catalog.audit import audit
 from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.catalog.triggers import restart_triggers
 from agentflow.db.models.history import PARTITIONED
-from agentflow.db.notify import notify_ready
+from agentflow.db.notify import notify_ready, notify_workflows
 from agentflow.errors import Conflict, OwnedByFile
 
 _PAUSE = text("""
@@ -42,6 +42,7 @@ def set_paused(
         restart_triggers(connection, workflow.id)
     audit(connection, workflow.workspace_id, actor, "workflow.paused" if paused else "workflow.unpaused", name)
     notify_ready(connection)
+    notify_workflows(connection, workflow.workspace_id, [name])
     return {"name": name, "changed": True}
 
 
@@ -61,6 +62,7 @@ def set_tags(
         return {"name": name, "changed": False}
     connection.execute(_TAG, {"id": workflow.id, "tags": list(tags)})
     audit(connection, workflow.workspace_id, actor, "workflow.tagged", name, tags=list(tags))
+    notify_workflows(connection, workflow.workspace_id, [name])
     return {"name": name, "changed": True}
 
 
@@ -92,4 +94,5 @@ def delete_workflow(
     )
     connection.execute(text("DELETE FROM workflow WHERE id = :id"), {"id": workflow.id})
     audit(connection, workflow.workspace_id, actor, "workflow.deleted", name)
+    notify_workflows(connection, workflow.workspace_id, [name], with_runs=True)
     return {"name": name, "changed": True}

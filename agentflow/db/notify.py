@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, text
 
 READY = "agentflow_ready"  #: Empty payload: something may be startable, cancelled or changed.
-LIVE = "agentflow_live"  #: `{"ws": id, "runs": {run id: last seq}}`, or `{"ws": id, "runs": "many"}`.
+#: `{"ws": id, "runs": {run id: last seq} or "many"}`; with `"workflows": [names] or "many"` if definitions changed.
+LIVE = "agentflow_live"
 GONE = -1  #: As a run's last seq: it was deleted.
-MANY = 50  #: More runs than this in one batch are announced as "many".
+MANY = 50  #: More runs or workflows than this in one batch are announced as "many".
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 
@@ -24,6 +25,25 @@ def notify_ready(connection: Connection) -> None:
 def notify_live(connection: Connection, workspace_id: int, last_seq: Mapping[uuid.UUID, int]) -> None:
     """Tell who watches, when this transaction commits: of runs that were created, and what no settlement tells."""
     connection.execute(_NOTIFY, {"channel": LIVE, "payload": live_payload(workspace_id, last_seq)})
+
+
+def notify_workflows(
+    connection: Connection, workspace_id: int, names: Collection[str], *, with_runs: bool = False
+) -> None:
+    """Tell who watches, when this transaction commits, that these workflows were changed, made or deleted.
+
+    Postgres sends the same words once a transaction, however often they are said.
+
+    Args:
+        connection: The transaction that does it.
+        workspace_id: Whose they are.
+        names: Of the workflows; none: nothing is said.
+        with_runs: Runs were deleted with them.
+    """
+    if names:
+        changed: object = sorted(names) if len(names) <= MANY else "many"
+        payload = {"ws": workspace_id, "runs": "many" if with_runs else {}, "workflows": changed}
+        connection.execute(_NOTIFY, {"channel": LIVE, "payload": json.dumps(payload, separators=(",", ":"))})
 
 
 def live_payload(workspace_id: int, last_seq: Mapping[uuid.UUID, int]) -> str:

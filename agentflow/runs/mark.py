@@ -36,6 +36,7 @@ _REOPEN_SUMMARY = text("""
 UPDATE node_run SET state = 'deferred', resume_key = 'map', resume_at = NULL, finished_at = NULL, error = NULL
 WHERE run_id = :run AND node_no = :no AND map_index = -1
 """)
+_NOTE = text("UPDATE run SET note = :note WHERE id = :id AND note IS DISTINCT FROM :note")
 
 
 def mark_node(
@@ -114,6 +115,10 @@ def set_note(
     runs = lock_runs(connection, [key])
     if key not in runs:
         raise no_run(run_id)
-    connection.execute(text("UPDATE run SET note = :note WHERE id = :id"), {"note": note, "id": key})
+    if not connection.execute(_NOTE, {"note": note, "id": key}).rowcount:
+        return {"id": run_id, "changed": False}
+    settlement = Settlement(connection, runs, database_now(connection))
+    settlement.record(Event(key, "noted", detail={"by": actor}))
+    settlement.write()
     audit(connection, runs[key].workspace_id, actor, "run.noted", run_id)
     return {"id": run_id, "changed": True}

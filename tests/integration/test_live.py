@@ -15,10 +15,12 @@ import pytest
 import socketio
 import websocket
 
+from agentflow import catalog
 from agentflow.db import migrate
 from agentflow.db.engine import make_engine
 from agentflow.postgres import EmbeddedPostgres, libpq_url
 from agentflow.postgres.config import UNSAFE_FAST
+from agentflow.runs import set_note
 from executors.stub import fail
 from tests.engine_kit import Kit
 from tests.live_kit import PATIENCE, Server, Watcher, until
@@ -151,6 +153,29 @@ class TestStates:
         until(lambda: watcher.lists.get(two, {}).get("state") == "success", "the run that was new")
         rooms = {message.get("room") for _, message in watcher.messages}
         assert {"workspace", "workflow:flow"} <= rooms
+
+    def test_changes_of_definitions_and_notes_arrive(self, kit, server, watch) -> None:
+        kit.apply({"a": {}, "b": {}}, "told")
+        run = kit.run("told")
+        watcher, page = watch(server), watch(server)
+        watcher.join("workspace")
+        page.join("workflow:told")
+        page.join(f"run:{run}")
+        kit.call(catalog.set_paused, name="told", paused=True, actor="test")
+        for each in (watcher, page):
+            until(lambda each=each: each.workflows.get("told", {}).get("paused"), "the pause")
+        kit.apply({"a": {}}, "told")
+        for each in (watcher, page):
+            until(lambda each=each: each.workflows["told"]["version"] > 1, "the new version")
+        assert page.workflows["told"]["etag"] == f'"{page.workflows["told"]["version"]}"'
+        kit.call(set_note, run, "seen", actor="test")
+        until(lambda: page.run.get(run, {}).get("note") == "seen", "the note")
+        until(lambda: watcher.lists.get(run, {}).get("note") == "seen", "the note in lists")
+        assert page.older == []
+        kit.call(catalog.delete_workflow, name="told", actor="test")
+        for each in (watcher, page):
+            until(lambda each=each: "told" not in each.workflows, "the end of the workflow")
+        until(lambda: run not in page.run, "the end of its run")
 
     def test_a_crowd_hears_of_a_change(self, kit, server, bench) -> None:
         live = bench("live")  # its client is small enough to be many; the benchmark has 1,000 and looks at the time
@@ -298,13 +323,18 @@ class TestFailures:
         run = kit.create()
         watcher = watch(server)
         watcher.join(f"run:{run}")
+        watcher.join("workspace")
         until(lambda: run in watcher.seq, "the first message")
+        kit.call(catalog.set_tags, name="flow", tags=["before"], actor="test")
+        until(lambda: "flow" in watcher.workflows, "a change of the workflow")
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentflow-live'"
         before = len(server.lines("listen_lost"))
         assert kit.rows(ended + " AND datname = current_database()")
+        kit.call(catalog.set_tags, name="flow", tags=["after"], actor="test")
         kit.finish(run)
         until(lambda: agrees(kit, run, watcher), "agreement")
         until(lambda: len(server.lines("listen_lost")) > before, "the loss being noticed")
+        until(lambda: watcher.workflows["flow"]["tags"] == ["after"], "the change of the workflow")
         assert watcher.older == []
 
     def test_a_killed_worker_is_replaced_and_clients_miss_nothing(self, kit, start, watch) -> None:

@@ -7,13 +7,22 @@ import threading
 import uuid
 import zlib
 from collections import defaultdict
+from functools import partial
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
-from agentflow.runs import delete_run, live
+from agentflow import catalog
+from agentflow.catalog import changes
+from agentflow.db.notify import notify_workflows
+from agentflow.postgres import libpq_url
+from agentflow.runs import delete_run, live, set_note
+from agentflow.spec import parse_document
 from tests.engine_kit import Kit, branch
+from webserver.live.definitions import DefinitionFeed
 from webserver.live.feed import CONGESTED_AGAIN, PACE
+from webserver.live.listener import read_note
 from webserver.live.lists import ListFeed
 from webserver.live.logs import LATE, POLL, LogFeed
 from webserver.live.pump import Pump
@@ -251,6 +260,20 @@ class TestRuns:
         feed.look()
         assert feed.work(clock.now + 1) is None
 
+    def test_a_note_moves_the_run(self, kit, feed, sockets, clock) -> None:
+        kit.apply({"a": {}})
+        run = kit.run()
+        feed.join("s", WORKSPACE, key(run), live.WHOLE)
+        clock.work(feed)
+        (before,) = sockets.take("s")
+        kit.call(set_note, run, "looked at it", actor="test")
+        kit.call(set_note, run, "looked at it", actor="test")
+        feed.look()
+        clock.work(feed)
+        (after,) = sockets.take("s")
+        assert (after["run"]["note"], after["run"]["state"], after["nodes"]) == ("looked at it", "success", [])
+        assert (after["from"], after["seq"]) == (before["seq"], before["seq"] + 1)
+
     def test_who_left_is_told_nothing(self, kit, feed, sockets, clock) -> None:
         kit.apply({"a": {}})
         run = kit.create()
@@ -369,6 +392,113 @@ class TestLists:
         feed.note(WORKSPACE, None)
         feed.look()
         assert feed.work(clock.now) is None
+
+
+class TestDefinitions:
+    @pytest.fixture
+    def feed(self, read, sockets, clock) -> DefinitionFeed:
+        feed = DefinitionFeed(read, sockets)
+        feed.join("all", WORKSPACE, None)
+        feed.join("flow", WORKSPACE, "flow")
+        clock.work(feed)
+        return feed
+
+    @staticmethod
+    def change(kit, feed, name: str = "flow", *, tell: bool = True, **nodes) -> None:
+        kit.apply(nodes, name)
+        if tell:
+            feed.changed(WORKSPACE, [name])
+
+    def test_a_change_is_told_as_it_is_now_in_its_rooms(self, kit, feed, sockets, clock) -> None:
+        self.change(kit, feed, a={})
+        self.change(kit, feed, "other", a={})
+        self.change(kit, feed, a={}, b={})
+        kit.call(catalog.set_paused, name="flow", paused=True, actor="test")
+        clock.work(feed)
+        (to_all,), (to_flow,) = sockets.take("all"), sockets.take("flow")
+        assert {row["name"]: (row["version"], row["paused"]) for row in to_all["workflows"]} == {
+            "flow": (2, True),
+            "other": (1, False),
+        }
+        assert to_flow == {"room": "workflow:flow", "workflows": [to_all["workflows"][0]], "gone": []}
+        assert to_flow["workflows"][0]["etag"] == '"2"'
+        clock.work(feed)
+        feed.look()
+        clock.work(feed)
+        assert sockets.take("all") == [], "nothing is told twice"
+
+    def test_a_look_finds_what_no_notification_told(self, kit, feed, sockets, clock) -> None:
+        self.change(kit, feed, a={}, tell=False)
+        self.change(kit, feed, "other", a={}, tell=False)
+        feed.look()
+        clock.work(feed)
+        assert [row["name"] for row in sockets.take("all")[0]["workflows"]] == ["flow", "other"]
+        kit.call(catalog.set_tags, name="flow", tags=["x"], actor="test")
+        kit.call(catalog.delete_workflow, name="other", actor="test")
+        feed.look()
+        clock.work(feed)
+        (message,) = sockets.take("all")
+        assert ([row["tags"] for row in message["workflows"]], message["gone"]) == ([["x"]], ["other"])
+        assert [message["gone"] for message in sockets.take("flow")] == [[], []]
+
+    def test_too_many_names_are_looked_for(self, kit, feed, sockets, clock) -> None:
+        self.change(kit, feed, a={}, tell=False)
+        feed.changed(WORKSPACE, None)
+        clock.work(feed)
+        assert [row["name"] for row in sockets.take("all")[0]["workflows"]] == ["flow"]
+
+    def test_too_much_is_left_to_be_read(self, kit, feed, sockets, clock, monkeypatch) -> None:
+        monkeypatch.setattr(changes, "NAMES_MAX", 1)
+        for name in ("flow", "other"):
+            self.change(kit, feed, name, a={})
+        clock.work(feed)
+        assert sockets.take("flow") == [{"room": "workflow:flow", "reset": True}]
+        feed.look()
+        clock.work(feed)
+        assert sockets.take("flow") == []
+
+    def test_a_full_socket_is_told_to_read_anew(self, kit, feed, sockets, clock) -> None:
+        sockets.full.add("all")
+        self.change(kit, feed, a={})
+        clock.work(feed)
+        assert len(sockets.take("flow")) == 1
+        sockets.full.clear()
+        clock.work(feed, CONGESTED_AGAIN)
+        assert sockets.take("all") == [{"room": "workspace", "reset": True}]
+
+    def test_a_read_that_fails_is_made_again(self, kit, sockets, clock, read) -> None:
+        away = [False]
+
+        def sometimes(workspace, work):
+            if away[0]:
+                raise OSError("away")
+            return read(workspace, work)
+
+        feed = DefinitionFeed(sometimes, sockets)
+        feed.join("all", WORKSPACE, None)
+        clock.work(feed)
+        away[0] = True
+        self.change(kit, feed, a={})
+        with pytest.raises(OSError, match="away"):
+            clock.work(feed)
+        away[0] = False
+        clock.work(feed)
+        assert [row["name"] for row in sockets.take("all")[0]["workflows"]] == ["flow"]
+
+    def test_runs_of_files_alone_and_other_workspaces_are_not_told(self, kit, feed, sockets, clock) -> None:
+        self.change(kit, feed, a={}, tell=False)
+        kit.sql("UPDATE workflow SET source = 'adhoc'")
+        feed.changed(WORKSPACE, ["flow"])
+        feed.changed(2, ["flow"])
+        clock.work(feed)
+        assert sockets.take("all") == [{"room": "workspace", "workflows": [], "gone": ["flow"]}]
+
+    def test_who_left_is_told_nothing(self, kit, feed, sockets, clock) -> None:
+        feed.drop("all")
+        feed.leave("flow", WORKSPACE, "flow")
+        self.change(kit, feed, a={})
+        assert clock.work(feed) is None
+        assert sockets.got["all"] == sockets.got["flow"] == []
 
 
 class TestLogs:
@@ -540,3 +670,57 @@ def test_a_run_that_is_created_is_announced(kit) -> None:
         driver.execute("UNLISTEN *")
         driver.autocommit = False
         listener.execute(text("SELECT 1"))
+
+
+def said(kit, work) -> list[dict]:
+    """What a listener hears of it."""
+    url = libpq_url(kit.engine.url.render_as_string(hide_password=False))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("LISTEN agentflow_live")
+        work()
+        return [json.loads(note.payload) for note in connection.notifies(timeout=0.2)]
+
+
+def test_what_changes_a_definition_says_so_once(kit) -> None:
+    def apply(**keys) -> None:
+        spec = parse_document({"name": "flow", "nodes": {"a": {"type": "noop"}}, **keys})
+        kit.call(catalog.apply_spec, spec, source="api", actor="test")
+
+    told = [{"ws": WORKSPACE, "runs": {}, "workflows": ["flow"]}]
+    assert said(kit, apply) == told
+    assert said(kit, apply) == [], "the same again changes nothing"
+    assert said(kit, lambda: apply(title="Flow")) == told, "no new version, but lists show it"
+    assert said(kit, lambda: apply(concurrency=3)) == told
+    assert said(kit, lambda: kit.call(catalog.set_tags, name="flow", tags=["x"], actor="test")) == told
+    for paused in (True, False):
+        act = partial(kit.call, catalog.set_paused, name="flow", paused=paused, actor="test")
+        assert said(kit, act) == told
+        assert said(kit, act) == []
+
+    def publish() -> None:
+        document = {"name": "flow", "nodes": {"a": {"type": "noop"}, "b": {"type": "noop"}}}
+        kit.call(catalog.save_draft, name="flow", document=document, base_version=2, actor="test")
+        kit.call(catalog.publish_draft, name="flow", actor="test")
+
+    assert said(kit, publish) == told
+    assert said(kit, lambda: kit.call(catalog.delete_workflow, name="flow", actor="test")) == [
+        {"ws": WORKSPACE, "runs": "many", "workflows": ["flow"]}
+    ]
+
+
+def test_one_transaction_that_changes_many_names_them_or_not(kit) -> None:
+    def change(count: int) -> None:
+        kit.call(lambda connection: notify_workflows(connection, WORKSPACE, [f"w{n}" for n in range(count)]))
+
+    assert said(kit, lambda: change(0)) == []
+    assert len(said(kit, lambda: change(50))[0]["workflows"]) == 50
+    assert said(kit, lambda: change(51)) == [{"ws": WORKSPACE, "runs": {}, "workflows": "many"}]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["", "x", "[]", "{}", '{"ws": 1}', '{"ws": 1, "runs": 3}', '{"ws": 1, "runs": {"x": 1}}', '{"ws": 1, "runs": {}, "workflows": 3}'],
+)  # fmt: skip
+def test_words_of_others_are_not_understood(payload) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        read_note(payload)

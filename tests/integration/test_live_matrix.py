@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from agentflow.access import Role, api_keys, sessions, users, workspaces
 from agentflow.clock import utc_now
-from agentflow.db.notify import notify_live
+from agentflow.db.notify import notify_live, notify_workflows
 from tests.auth_kit import OTHER, SECRET, AuthKit, everybody
 from tests.engine_kit import Kit
 from tests.live_kit import PATIENCE, Server, until
@@ -56,7 +56,7 @@ MODELS = {"join": JoinMessage, "leave": LeaveMessage}
 #: What Socket.IO itself calls; a client may send messages of these names too.
 RESERVED = {"connect", "disconnect"}
 #: Events by kind of room.
-TELLS = {"run": "run", "workflow": "runs", "workspace": "runs", "logs": "logs"}
+TELLS = {"run": {"run"}, "workflow": {"runs", "workflows"}, "workspace": {"runs", "workflows"}, "logs": {"logs"}}
 
 #: Callers, and the status with which their connection is refused; None: they are let in.
 CALLERS = {
@@ -78,6 +78,7 @@ _EVENT = text("""
 INSERT INTO run_event (run_id, seq, at, kind, node_no, map_index, attempt, state)
 VALUES (:run, :seq, clock_timestamp(), 'node', 0, -1, 1, 'ready')
 """)
+_CHANGE = text("UPDATE workflow SET updated_at = clock_timestamp() WHERE name = 'flow' AND workspace_id = :workspace")
 _LINE = text("""
 INSERT INTO log_chunk (run_id, node_no, map_index, attempt, chunk_no, first_seq, lines, truncated_bytes, data)
 VALUES (:run, 0, -1, 1, :no, :no, 1, 0, :data)
@@ -183,7 +184,7 @@ class Scene:
         return self.hears(wire)
 
     def move(self) -> None:
-        """The run moves on, and its attempt says something."""
+        """The run moves on, its attempt says something, and its workflow is changed."""
         self.lines += 1
         with self.web.engine.begin() as connection:
             seq = connection.scalar(_MOVE, {"run": self.run})
@@ -192,13 +193,15 @@ class Scene:
             connection.execute(_LINE, {"run": self.run, "no": self.lines, "data": data})
             workspace = connection.scalar(text("SELECT workspace_id FROM run WHERE id = :run"), {"run": self.run})
             notify_live(connection, workspace, {self.run: seq})
+            connection.execute(_CHANGE, {"workspace": workspace})
+            notify_workflows(connection, workspace, ["flow"])
 
     def hears(self, wire: Wire) -> Wire:
         """A change reaches it in every room."""
         since = len(wire.told)
         self.move()
         for kind, room in self.rooms.items():
-            until(lambda room=room, kind=kind: TELLS[kind] in wire.heard(room, since), f"a message in {room}")
+            until(lambda room=room, kind=kind: TELLS[kind] <= {*wire.heard(room, since)}, f"messages in {room}")
         return wire
 
 

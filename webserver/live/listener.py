@@ -1,4 +1,4 @@
-"""LISTEN on a connection of its own: tells which runs have moved (ENGINE 7)."""
+"""LISTEN on a connection of its own: tells which runs have moved, which workflows were changed (ENGINE 7)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psycopg
 
@@ -22,10 +23,19 @@ SILENCE = 10.0  #: Seconds without a notification after which the connection is 
 BACKOFF_FIRST, BACKOFF_MAX = 0.1, 5.0  # seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a notification says of a workspace."""
+
+    workspace: int
+    moved: Moved
+    workflows: frozenset[str] | None  #: Names of those that were changed; None: too many to name them.
+
+
 class Listener:
     """Calls `on_note` for each notification, and `on_connected` after every (re)connect: read what was missed."""
 
-    def __init__(self, url: str, *, on_note: Callable[[int, Moved], None], on_connected: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, on_note: Callable[[Note], None], on_connected: Callable[[], None]) -> None:
         """`url`: a pooler in between must not swallow notifications."""
         self._url = libpq_url(url)
         self._on_note = on_note
@@ -80,11 +90,20 @@ class Listener:
 
     def _tell(self, payload: str) -> None:
         try:
-            document = json.loads(payload)
-            runs = document["runs"]
-            moved = None if runs == "many" else {uuid.UUID(run): int(seq) for run, seq in runs.items()}
-            workspace = int(document["ws"])
+            note = read_note(payload)
         except (ValueError, KeyError, TypeError, AttributeError):  # anybody may NOTIFY; only ours is understood
             log.warning("live_note_not_understood", extra={"bytes": len(payload)})
             return
-        self._on_note(workspace, moved)
+        self._on_note(note)
+
+
+def read_note(payload: str) -> Note:
+    """The words of `agentflow.db.notify`.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: They are somebody else's.
+    """
+    document = json.loads(payload)
+    runs, workflows = document["runs"], document.get("workflows", [])
+    moved = None if runs == "many" else {uuid.UUID(run): int(seq) for run, seq in runs.items()}
+    return Note(int(document["ws"]), moved, None if workflows == "many" else frozenset(map(str, workflows)))

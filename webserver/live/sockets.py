@@ -25,10 +25,11 @@ from webserver.access import Access, Authenticate, authorise
 from webserver.database import enter
 from webserver.errors import TooManyRequests, Unavailable
 from webserver.live.clients import ROOMS_MAX, Client, Clients, Credentials
-from webserver.live.feed import Moved
+from webserver.live.definitions import DefinitionFeed
+from webserver.live.feed import Feed
 from webserver.live.guard import Guard
 from webserver.live.joining import JoinMessage, LeaveMessage, ListTarget, RunTarget, Target, find_target, missed_runs
-from webserver.live.listener import Listener
+from webserver.live.listener import Listener, Note
 from webserver.live.lists import ListFeed
 from webserver.live.logs import LogFeed
 from webserver.live.messages import Messages, problem_of
@@ -76,7 +77,9 @@ class LiveServer:
         self._runs = RunFeed(self._read, self.clients)
         self._lists = ListFeed(self._read, self.clients)
         self._logs = LogFeed(self._read, self.clients)
-        self.pump = Pump([self._runs, self._lists, self._logs])
+        self._definitions = DefinitionFeed(self._read, self.clients)
+        self._feeds: tuple[Feed, ...] = (self._runs, self._lists, self._logs, self._definitions)
+        self.pump = Pump(self._feeds)
         self.listener = Listener(
             web.settings.listen_database_url or web.url, on_note=self._noted, on_connected=self.pump.look
         )
@@ -148,7 +151,7 @@ class LiveServer:
     def _forget(self, client: Client) -> None:
         for room in client.rooms:
             self._targets.pop((client.sid, room), None)
-        for each in (self._runs, self._lists, self._logs):
+        for each in self._feeds:
             self.pump.post(partial(each.drop, client.sid))
 
     def _authenticate(self, environ: Mapping[str, Any], credentials: Credentials) -> Principal:
@@ -183,7 +186,8 @@ class LiveServer:
             self.pump.post(partial(self._runs.join, client.sid, workspace, target.run, after))
         elif isinstance(target, ListTarget):
             # First the room, then the look at what was missed: what happens in between is told, perhaps twice.
-            self.pump.post(partial(self._lists.join, client.sid, workspace, target.workflow))
+            for each in (self._lists, self._definitions):
+                self.pump.post(partial(each.join, client.sid, workspace, target.workflow))
             known = message.known
             if known is not None:
                 missed = self._do(principal, lambda connection: missed_runs(connection, principal, target, known))
@@ -202,15 +206,19 @@ class LiveServer:
         if isinstance(target, RunTarget):
             self.pump.post(partial(self._runs.leave, client.sid, workspace, target.run))
         elif isinstance(target, ListTarget):
-            self.pump.post(partial(self._lists.leave, client.sid, workspace, target.workflow))
+            for each in (self._lists, self._definitions):
+                self.pump.post(partial(each.leave, client.sid, workspace, target.workflow))
         elif target is not None:
             self.pump.post(partial(self._logs.leave, client.sid, message.room, target.key))
         return {"room": message.room}
 
     # -- the database ------------------------------------------------------------------------------------------------
-    def _noted(self, workspace: int, moved: Moved) -> None:
-        for each in (self._runs, self._lists, self._logs):
-            self.pump.post(partial(each.note, workspace, moved))
+    def _noted(self, note: Note) -> None:
+        if note.moved or note.moved is None:
+            for each in self._feeds:
+                self.pump.post(partial(each.note, note.workspace, note.moved))
+        if note.workflows or note.workflows is None:
+            self.pump.post(partial(self._definitions.changed, note.workspace, note.workflows))
 
     def _do(self, principal: Principal, work: Callable[[Connection], T]) -> T:
         def scoped(connection: Connection) -> T:
