@@ -20,8 +20,8 @@ def uuid7(at: datetime | None = None) -> uuid.UUID:
 
 
 def uuid7_floor(at: datetime) -> uuid.UUID:
-    """The smallest UUID whose timestamp is `at`: a partition boundary."""
-    return uuid.UUID(int=((at - _EPOCH) // timedelta(milliseconds=1)) << 80)
+    """The smallest UUID whose timestamp is `at`: a partition boundary. Before 1970 there is none."""
+    return uuid.UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 def uuid7_time(value: uuid.UUID) -> datetime:

@@ -20,6 +20,7 @@ from agentflow.access.tokens import write_token
 from agentflow.clock import utc_now
 from agentflow.keys import KeyRing, SecretKey
 from agentflow.settings import Settings
+from tests.contract_kit import Contract
 from webserver.app import create_app
 from webserver.auth.authenticate import rights_changed
 from webserver.auth.cookies import CSRF_COOKIE
@@ -43,6 +44,7 @@ class AuthKit:
         self.settings = Settings(home=home, secret_key=SECRET, **settings)
         self.app = create_app(self.settings, url=engine.url.render_as_string(hide_password=False))
         self.app.config[CHECK_ANSWERS] = True
+        self.contract = Contract(self.app)
         self.app.testing = False
         self.client: FlaskClient = self.app.test_client(use_cookies=False)
         self.ids: dict[str, int] = {}
@@ -52,6 +54,7 @@ class AuthKit:
 
     def close(self) -> None:
         web_of(self.app).close()
+        self.contract.check()
 
     def forget(self) -> None:
         """What the app remembers of anybody's rights is void, as after some seconds."""

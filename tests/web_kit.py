@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from agentflow.access import Principal, Role
 from agentflow.settings import Settings
+from tests.contract_kit import Contract
 from webserver.app import create_app
 from webserver.problems import MEDIA_TYPE, ProblemDocument
 from webserver.ratelimits import CLASSES
@@ -38,6 +39,7 @@ class WebKit:
         self.settings = Settings(home=home, secret_key="test-" + "k" * 40, **settings)
         self.app = create_app(self.settings, url=url, authenticate=self._authenticate)
         self.app.config[CHECK_ANSWERS] = True
+        self.contract = Contract(self.app)
         self.app.testing = False  # errors become answers, as in production
         self.client: FlaskClient = self.app.test_client()
         self.act_as(Role.ADMIN)
@@ -47,6 +49,7 @@ class WebKit:
 
     def close(self) -> None:
         web_of(self.app).close()
+        self.contract.check()
 
     def act_as(self, role: Role | None, *, workspace: str = "default", **keys: Any) -> None:
         """Be somebody with this role in a workspace, which is made when it does not exist."""

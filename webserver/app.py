@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
 
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
@@ -16,17 +15,13 @@ from webserver.docs import docs
 from webserver.encoding import init_encoding
 from webserver.headers import init_headers
 from webserver.live.sockets import init_live
+from webserver.operation import SECURITY_SCHEMES
 from webserver.ops import entrance, health, plain
 from webserver.ops.metrics import init_metrics
 from webserver.ops.requests import init_request_ids
 from webserver.problems import ProblemDocument, init_problems
 from webserver.ratelimits import counting_refusals, init_rate_limits
 from webserver.state import EXTENSION, make_state
-
-SECURITY_SCHEMES: dict[str, Any] = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "api-key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
 
 
 def create_app(settings: Settings, *, url: str, authenticate: Authenticate = authenticate_request) -> OpenAPI:

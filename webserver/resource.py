@@ -1,4 +1,8 @@
-"""A blueprint of the API: its operations say in one place what they take, answer and ask of the caller."""
+"""A blueprint of the API: its operations say in one place what they take, answer and ask of the caller.
+
+`responses` of a view are its successes with their models, and the refusals that are its use case's own, as in
+`{200: Applied, 409: None}`; the document adds those that follow from what the view asks for.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,17 @@ from typing import Any
 from flask import current_app, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
+from flask_openapi3.utils import parse_rule
 from pydantic import BaseModel
 
 from webserver.access import access_of
 from webserver.arguments import Arguments
+from webserver.operation import describe, headers, refusals, security
 from webserver.problems import responses as problem_responses
 
 PREFIX = "/api/v1"
+ONCE = "x-agentflow-once"  #: The operation takes an Idempotency-Key.
 CHECK_ANSWERS = "AGENTFLOW_CHECK_ANSWERS"  #: In tests: an answer that its schema does not allow is an error.
-SECURITY: list[dict[str, list[str]]] = [{"token": []}, {"api-key": []}]
-
-#: What any operation may answer beside what it says itself.
-_COMMON = (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500, 503)
 
 
 def _operation_id(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 - named so by the library
@@ -37,8 +40,6 @@ class Resource(APIBlueprint):
             __name__,
             url_prefix=PREFIX,
             abp_tags=[Tag(name=name, description=description)],
-            abp_security=SECURITY,
-            abp_responses=problem_responses(*_COMMON),
             operation_id_callback=_operation_id,
         )
 
@@ -46,11 +47,22 @@ class Resource(APIBlueprint):
         access = access_of(func)
         if access is None:
             raise RuntimeError(f"{func.__module__}.{func.__name__} has neither @requires nor @public")
-        extensions = dict(keywords.pop("openapi_extensions", None) or {})
-        extensions["x-agentflow-access"] = str(access)
-        answers = keywords.get("responses") or {}
-        keywords["responses"] = {str(int(status)): model for status, model in answers.items()}
-        return super()._collect_openapi_info(rule, func, openapi_extensions=extensions, **keywords)
+        method = str(keywords.get("method", "GET"))
+        answers = {int(status): model for status, model in (keywords["responses"] or {}).items()}
+        own = [status for status in answers if status >= 400]
+        told: dict[str, Any] = {str(status): model for status, model in answers.items() if status < 400}
+        extensions = {"x-agentflow-access": str(access)} | (keywords["openapi_extensions"] or {})
+        keywords |= {
+            "openapi_extensions": extensions,
+            "responses": told | problem_responses(*refusals(access, func, rule, own)),
+            "security": security(access, method),
+            "description": describe(access, func),
+        }
+        found = super()._collect_openapi_info(rule, func, **keywords)
+        operation = getattr(self.paths[parse_rule(rule, url_prefix=self.url_prefix)], method.lower())
+        if asked := headers(access, own, once=extensions.get(ONCE, False)):
+            operation.parameters = [*(operation.parameters or ()), *asked]
+        return found
 
     @staticmethod
     def create_view_func(  # type: ignore[no-untyped-def]

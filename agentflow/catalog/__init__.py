@@ -8,7 +8,7 @@ from agentflow.catalog.listing import export_spec, import_errors, list_workflows
 from agentflow.catalog.lookup import find_workflow, workspace_id
 from agentflow.catalog.names import BY_NAME, check_name, delete_named, list_named
 from agentflow.catalog.schedulers import count_alive, describe_unserved, list_schedulers, unserved
-from agentflow.catalog.state import delete_workflow, set_paused, set_tags
+from agentflow.catalog.state import delete_workflow, require_version, set_paused, set_tags
 from agentflow.catalog.trigger_list import list_triggers
 from agentflow.catalog.versions import compare_versions, list_versions, show_version
 
@@ -34,6 +34,7 @@ __all__ = [
     "list_workflows",
     "publish_draft",
     "read_named",
+    "require_version",
     "save_draft",
     "set_paused",
     "set_tags",

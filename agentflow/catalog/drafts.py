@@ -97,9 +97,23 @@ def delete_draft(connection: Connection, name: str, *, workspace: str = DEFAULT_
 
 
 def publish_draft(
-    connection: Connection, name: str, *, message: str = "", actor: str, workspace: str = DEFAULT_WORKSPACE
+    connection: Connection,
+    name: str,
+    *,
+    message: str = "",
+    base: int | None = None,
+    actor: str,
+    workspace: str = DEFAULT_WORKSPACE,
 ) -> dict[str, Any]:
     """Make the draft the published version. Returns `{name, version, changed, created}`.
+
+    Args:
+        connection: In a transaction.
+        name: Of the workflow.
+        message: Kept with the version.
+        base: The version that the caller has seen published, if it says so; the draft's own base counts in any case.
+        actor: Who asks.
+        workspace: Its tenant.
 
     Raises:
         NotFound: No such workflow, or it has no draft.
@@ -110,9 +124,10 @@ def publish_draft(
     workflow = _editable(connection, name, workspace)
     row = _existing(connection, workflow)
     spec = read_named(row.document, name)
-    if row.base_version != workflow.published_version:
-        changes = compare(published_spec(connection, workflow), to_document(spec))
-        raise StaleVersion(name, base=row.base_version, current=workflow.published_version, changes=changes)
+    for known in (row.base_version, base):
+        if known is not None and known != workflow.published_version:
+            changes = compare(published_spec(connection, workflow), to_document(spec))
+            raise StaleVersion(name, base=known, current=workflow.published_version, changes=changes)
     result = apply_spec(
         connection, spec, source="api", keep_bundle=True, message=message, actor=actor, workspace=workspace
     )

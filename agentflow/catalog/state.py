@@ -12,7 +12,7 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.catalog.triggers import restart_triggers
 from agentflow.db.models.history import PARTITIONED
 from agentflow.db.notify import notify_ready, notify_workflows
-from agentflow.errors import Conflict, OwnedByFile
+from agentflow.errors import Conflict, OwnedByFile, StaleVersion
 
 _PAUSE = text("""
 UPDATE workflow SET paused = :paused, pause_reason = NULL, updated_at = clock_timestamp(),
@@ -28,6 +28,18 @@ _DELETE_HISTORY = [
     for table in PARTITIONED
     if table != "run"
 ] + [text("DELETE FROM run WHERE workflow_id = :id")]
+
+
+def require_version(connection: Connection, name: str, version: int, *, workspace: str = DEFAULT_WORKSPACE) -> None:
+    """Let a change pass only while this is the published version; nobody publishes before the transaction ends.
+
+    Raises:
+        NotFound: No such workflow.
+        StaleVersion: Something else is published.
+    """
+    workflow = find_workflow(connection, name, workspace=workspace, lock="change")
+    if workflow.published_version != version:
+        raise StaleVersion(name, base=version, current=workflow.published_version)
 
 
 def set_paused(

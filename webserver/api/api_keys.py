@@ -114,7 +114,7 @@ def list_api_keys(query: ApiKeyQuery) -> dict[str, Any]:
     )
 
 
-@api_keys.post("/api-keys", responses={201: NewApiKey})
+@api_keys.post("/api-keys", responses={201: NewApiKey, 409: None})
 @requires(Role.ADMIN)
 def create_api_key(body: ApiKeyBody) -> tuple[dict[str, Any], int]:
     """Make a key for this workspace. It stands in this answer alone."""
@@ -166,7 +166,7 @@ def list_workspaces() -> dict[str, Any]:
     return {"items": do_as_auth(look), "next_cursor": None}
 
 
-@workspace_resource.post("/workspaces", responses={201: Made})
+@workspace_resource.post("/workspaces", responses={201: Made, 409: None})
 @instance_admin
 def create_workspace(body: WorkspaceBody) -> tuple[dict[str, Any], int]:
     """Make a workspace, with a default pool."""

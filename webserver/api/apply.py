@@ -52,7 +52,7 @@ class AppliedList(Answer):
 apply = Resource("workflows", "Definitions: create, change, pause, publish, delete.", part="apply")
 
 
-@apply.post("/workflows/apply", responses={200: AppliedList})
+@apply.post("/workflows/apply", responses={200: AppliedList, 409: None})
 @requires(Role.EDITOR)
 def apply_workflows(body: ApplyBody) -> dict[str, Any]:
     """Create or change workflows with their code: all of them, or none. The same content again changes nothing."""

@@ -36,14 +36,14 @@ from webserver.state import current_web
 auth = Resource("auth", "Logging in and out, sessions, who one is.")
 
 
-@auth.post("/auth/login", responses={200: Tokens})
+@auth.post("/auth/login", responses={200: Tokens, 401: None})
 @public
 def login(body: LoginBody) -> dict[str, Any]:
     """Log a program in: an access token and a refresh token."""
     return entrance.tokens_of(entrance.by_password(body.email, body.password, Visitor.of(request), "token"))
 
 
-@auth.post("/auth/session", responses={200: BrowserSession})
+@auth.post("/auth/session", responses={200: BrowserSession, 401: None, 403: None})
 @public
 def login_browser(body: LoginBody) -> Response:
     """Log a browser in: cookies, of which scripts cannot read the session's."""
@@ -51,7 +51,7 @@ def login_browser(body: LoginBody) -> Response:
     return _browser(entrance.by_password(body.email, body.password, Visitor.of(request), "browser"))
 
 
-@auth.post("/auth/link", responses={200: BrowserSession})
+@auth.post("/auth/link", responses={200: BrowserSession, 401: None, 403: None})
 @public
 def login_by_link(body: LinkBody) -> Response:
     """Log a browser in by a one-time link, and set a password if the link is for that."""
@@ -59,7 +59,7 @@ def login_by_link(body: LinkBody) -> Response:
     return _browser(entrance.by_link(body.token, body.password, Visitor.of(request), "browser"))
 
 
-@auth.post("/auth/refresh", responses={200: Tokens})
+@auth.post("/auth/refresh", responses={200: Tokens, 401: None})
 @public
 def refresh(body: RefreshBody) -> dict[str, Any]:
     """Use up a refresh token for the next pair. One that was used before ends the session: somebody has stolen it."""

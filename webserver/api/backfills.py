@@ -17,7 +17,7 @@ from webserver.arguments import Body, Path
 from webserver.database import do
 from webserver.idempotency import once
 from webserver.pages import Answer, Page, PageQuery, page
-from webserver.resource import Resource
+from webserver.resource import ONCE, Resource
 
 
 class BackfillPath(Path):
@@ -143,7 +143,11 @@ def list_backfills(query: BackfillQuery) -> dict[str, Any]:
     )
 
 
-@backfills.post("/workflows/<name>/backfills", responses={200: BackfillPreview, 201: NewBackfill})
+@backfills.post(
+    "/workflows/<name>/backfills",
+    responses={200: BackfillPreview, 201: NewBackfill, 409: None},
+    openapi_extensions={ONCE: True},
+)
 @requires(Role.OPERATOR)
 def create_backfill(path: WorkflowPath, body: BackfillBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run the dates of a trigger in a range; with `dry_run` only tell which. Takes an `Idempotency-Key`."""
@@ -168,7 +172,7 @@ def get_backfill(path: BackfillPath) -> dict[str, Any]:
     return do(partial(use.show_backfill, backfill_id=path.id, workspace=current_principal().workspace))
 
 
-@backfills.patch("/backfills/<id>", responses={200: Done})
+@backfills.patch("/backfills/<id>", responses={200: Done, 409: None})
 @requires(Role.OPERATOR)
 def patch_backfill(path: BackfillPath, body: PauseBody) -> dict[str, Any]:
     """Let a backfill start nothing more, or go on."""
@@ -184,7 +188,7 @@ def patch_backfill(path: BackfillPath, body: PauseBody) -> dict[str, Any]:
     )
 
 
-@backfills.post("/backfills/<id>/cancel", responses={200: CancelledBackfill})
+@backfills.post("/backfills/<id>/cancel", responses={200: CancelledBackfill, 409: None})
 @requires(Role.OPERATOR)
 def cancel_backfill(path: BackfillPath, body: CancelBody) -> dict[str, Any]:
     """End a backfill: it makes no more runs, and its queued ones are cancelled."""

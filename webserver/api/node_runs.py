@@ -84,7 +84,7 @@ def why_not_running(path: NodePath) -> dict[str, Any]:
     return do(partial(use.why, run_id=path.id, address=path.node, workspace=current_principal().workspace))
 
 
-@node_runs.post("/runs/<id>/nodes/<node>/mark", responses={200: Done})
+@node_runs.post("/runs/<id>/nodes/<node>/mark", responses={200: Done, 409: None})
 @requires(Role.OPERATOR)
 def mark_node_run(path: NodePath, body: MarkBody) -> dict[str, Any]:
     """Set the state of a node run by hand; its downstreams go on accordingly."""

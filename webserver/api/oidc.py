@@ -41,7 +41,7 @@ class CallbackQuery(Query):
     iss: str | None = Field(None, max_length=2000)
 
 
-@oidc.get("/auth/oidc/start", responses={302: None})
+@oidc.get("/auth/oidc/start", responses={302: None, 404: None})
 @public
 def begin_oidc_login() -> Response:
     """Send the browser to the provider."""
@@ -59,7 +59,7 @@ def begin_oidc_login() -> Response:
     return answer
 
 
-@oidc.get("/auth/oidc/callback", responses={302: None})
+@oidc.get("/auth/oidc/callback", responses={302: None, 401: None, 403: None, 404: None})
 @public
 def finish_oidc_login(query: CallbackQuery) -> Response:
     """Take the provider's answer, open a session, go to the start page."""

@@ -61,7 +61,7 @@ def put_pool(path: NamePath, body: PoolBody) -> tuple[dict[str, Any], int]:
     return put_one(settings_store.list_pools, path.name, change)
 
 
-@pools.delete("/pools/<name>", responses={204: None})
+@pools.delete("/pools/<name>", responses={204: None, 409: None})
 @requires(Role.ADMIN)
 def delete_pool(path: NamePath) -> tuple[str, int]:
     """Delete a pool that no workflow names."""

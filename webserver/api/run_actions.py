@@ -53,7 +53,7 @@ def cancel_run(path: RunPath) -> dict[str, Any]:
     return do(partial(use.cancel_run, run_id=path.id, **_as(current_principal())))
 
 
-@run_actions.post("/runs/<id>/clear", responses={200: Cleared})
+@run_actions.post("/runs/<id>/clear", responses={200: Cleared, 409: None})
 @requires(Role.OPERATOR)
 def clear_run(path: RunPath, body: ClearBody) -> dict[str, Any]:
     """Run nodes of a run again; with `dry_run` only tell which."""
@@ -61,7 +61,7 @@ def clear_run(path: RunPath, body: ClearBody) -> dict[str, Any]:
     return do(lambda connection: act(connection, path.id))
 
 
-@run_actions.post("/runs/<id>/rerun", responses={201: NewRun})
+@run_actions.post("/runs/<id>/rerun", responses={201: NewRun, 409: None})
 @requires(Role.OPERATOR)
 def rerun_run(path: RunPath, body: RerunBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Start a new run with the params of this one."""
@@ -77,7 +77,7 @@ def note_run(path: RunPath, body: NoteBody) -> dict[str, Any]:
     return do(partial(use.set_note, run_id=path.id, note=body.note, **_as(current_principal())))
 
 
-@run_actions.delete("/runs/<id>", responses={204: None})
+@run_actions.delete("/runs/<id>", responses={204: None, 409: None})
 @requires(Role.OPERATOR)
 def delete_run(path: RunPath) -> tuple[str, int]:
     """Delete an ended run with its sub-runs, outputs and logs."""

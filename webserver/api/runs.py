@@ -26,7 +26,7 @@ from webserver.api.workflows_schemas import WorkflowPath
 from webserver.database import do, look_up
 from webserver.idempotency import once
 from webserver.pages import page
-from webserver.resource import Resource
+from webserver.resource import ONCE, Resource
 
 runs = Resource("runs", "Executions of workflows.")
 
@@ -57,7 +57,7 @@ def list_runs(query: RunQuery) -> dict[str, Any]:
     )
 
 
-@runs.post("/workflows/<name>/runs", responses={201: NewRun})
+@runs.post("/workflows/<name>/runs", responses={201: NewRun, 409: None}, openapi_extensions={ONCE: True})
 @requires(Role.OPERATOR)
 def create_run(path: WorkflowPath, body: RunBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Start a run of the published version. With an `Idempotency-Key` at most once in 24 hours."""

@@ -125,7 +125,7 @@ def list_users(query: UserQuery) -> dict[str, Any]:
     )
 
 
-@resource.post("/users", responses={201: UserWithLink})
+@resource.post("/users", responses={201: UserWithLink, 409: None})
 @requires(Role.ADMIN)
 def create_user(body: NewUser) -> tuple[dict[str, Any], int]:
     """Make a user with a role here. They set their password by the link in the answer."""
@@ -152,7 +152,7 @@ def show_user(path: UserPath) -> dict[str, Any]:
     return do_as_auth(lambda connection: _show(connection, path.id, principal))
 
 
-@resource.patch("/users/<int:id>", responses={200: User})
+@resource.patch("/users/<int:id>", responses={200: User, 409: None})
 @instance_admin
 def change_user(path: UserPath, body: UserChange) -> dict[str, Any]:
     """Change a user: name, disabled or not, administrator of the instance or not."""
@@ -174,7 +174,7 @@ def change_user(path: UserPath, body: UserChange) -> dict[str, Any]:
     return changed
 
 
-@resource.delete("/users/<int:id>", responses={204: None})
+@resource.delete("/users/<int:id>", responses={204: None, 409: None})
 @instance_admin
 def delete_user(path: UserPath) -> tuple[str, int]:
     """Delete a user with their sessions and keys; what they did stays in the audit log."""

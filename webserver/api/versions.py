@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import Response
@@ -22,7 +23,7 @@ from webserver.api.workflows_schemas import (
     WorkflowPath,
 )
 from webserver.database import do
-from webserver.etags import conditional, version_etag
+from webserver.etags import conditional, expected_version, if_match, version_etag
 from webserver.pages import PageQuery, page
 from webserver.resource import Resource
 
@@ -77,41 +78,44 @@ def get_draft(path: WorkflowPath) -> tuple[dict[str, Any], int, dict[str, str]]:
     return document, 200, version_etag(document["published_version"])
 
 
-@versions.put("/workflows/<name>/draft", responses={200: Draft})
+@versions.put("/workflows/<name>/draft", responses={200: Draft, 409: None, 412: None})
 @requires(Role.EDITOR)
 def put_draft(path: WorkflowPath, body: DraftBody) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Keep a draft; it need not be valid."""
+    """Keep a draft; it need not be valid. `If-Match` as for PUT of the workflow."""
     principal = current_principal()
-    document = do(
-        lambda connection: catalog.save_draft(
-            connection,
-            path.name,
-            body.document,
-            base_version=body.base_version,
-            revision=body.revision,
-            actor=principal.name,
-            workspace=principal.workspace,
-        )
+    save = partial(
+        catalog.save_draft,
+        name=path.name,
+        document=body.document,
+        base_version=body.base_version,
+        revision=body.revision,
+        actor=principal.name,
+        workspace=principal.workspace,
     )
+    document = do(if_match(path.name, save))
     return document, 200, version_etag(document["published_version"])
 
 
-@versions.delete("/workflows/<name>/draft", responses={204: None})
+@versions.delete("/workflows/<name>/draft", responses={204: None, 412: None})
 @requires(Role.EDITOR)
 def delete_draft(path: WorkflowPath) -> tuple[str, int]:
-    """Throw the draft away."""
-    do(lambda connection: catalog.delete_draft(connection, path.name, workspace=current_principal().workspace))
+    """Throw the draft away. `If-Match` as for PUT of the workflow."""
+    do(if_match(path.name, partial(catalog.delete_draft, name=path.name, workspace=current_principal().workspace)))
     return "", 204
 
 
-@versions.post("/workflows/<name>/publish", responses={200: Applied})
+@versions.post("/workflows/<name>/publish", responses={200: Applied, 409: None, 412: None})
 @requires(Role.EDITOR)
 def publish_draft(path: WorkflowPath, body: PublishBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Publish the draft; 412 with the difference when something else was published since it was begun."""
     principal = current_principal()
-    result = do(
-        lambda connection: catalog.publish_draft(
-            connection, path.name, message=body.message, actor=principal.name, workspace=principal.workspace
-        )
+    publish = partial(
+        catalog.publish_draft,
+        name=path.name,
+        message=body.message,
+        base=expected_version(),
+        actor=principal.name,
+        workspace=principal.workspace,
     )
+    result = do(publish)
     return result, 200, version_etag(result["version"])

@@ -124,7 +124,7 @@ def revoke_webhook(path: WebhookPath) -> tuple[str, int]:
     return "", 204
 
 
-@webhooks.post("/hooks/<token>", responses={202: Accepted})
+@webhooks.post("/hooks/<token>", responses={202: Accepted, 401: None, 409: None})
 @public
 def deliver(path: HookPath, query: HookQuery, raw: RawModel) -> tuple[dict[str, Any], int]:  # noqa: ARG001 - says that the body is read here
     """Start a run: a JSON body of params, signed if the webhook asks for that."""

@@ -26,7 +26,7 @@ from webserver.api.workflows_schemas import (
 )
 from webserver.database import do
 from webserver.errors import Forbidden, InvalidRequest
-from webserver.etags import expected_version, version_etag
+from webserver.etags import expected_version, if_match, version_etag
 from webserver.offload import offload
 from webserver.pages import page
 from webserver.resource import Resource
@@ -56,7 +56,7 @@ def list_workflows(query: WorkflowQuery) -> dict[str, Any]:
     )
 
 
-@workflows.post("/workflows", responses={201: Applied})
+@workflows.post("/workflows", responses={201: Applied, 409: None})
 @requires(Role.EDITOR)
 def create_workflow(body: WorkflowDocument) -> Answered:
     """Create a workflow and publish its first version; 409 when the name is taken."""
@@ -83,17 +83,17 @@ def get_workflow(path: WorkflowPath) -> Answered:
     return document, 200, version_etag(document["version"])
 
 
-@workflows.put("/workflows/<name>", responses={200: Applied, 201: Applied})
+@workflows.put("/workflows/<name>", responses={200: Applied, 201: Applied, 409: None, 412: None})
 @requires(Role.EDITOR)
 def put_workflow(path: WorkflowPath, body: WorkflowDocument) -> Answered:
     """Create or change a workflow and publish it; with `If-Match`, only if nobody has published since (else 412)."""
     return _apply(offload(partial(catalog.read_named, body.root, path.name)), base=expected_version())
 
 
-@workflows.patch("/workflows/<name>", responses={200: Workflow})
+@workflows.patch("/workflows/<name>", responses={200: Workflow, 409: None, 412: None})
 @requires(Role.OPERATOR)
 def patch_workflow(path: WorkflowPath, body: WorkflowPatch) -> Answered:
-    """Pause or unpause a workflow (operators), or set its tags (editors)."""
+    """Pause or unpause a workflow (operators), or set its tags (editors); `If-Match` as for PUT."""
     principal = current_principal()
     if "tags" in body.model_fields_set and (principal.role is None or principal.role < Role.EDITOR):
         raise Forbidden("Setting tags needs the role editor.")
@@ -107,16 +107,17 @@ def patch_workflow(path: WorkflowPath, body: WorkflowPatch) -> Answered:
             catalog.set_paused(connection, path.name, body.paused, principal.name, workspace=principal.workspace)
         return catalog.show_workflow(connection, path.name, workspace=principal.workspace)
 
-    document = do(work)
+    document = do(if_match(path.name, work))
     return document, 200, version_etag(document["version"])
 
 
-@workflows.delete("/workflows/<name>", responses={204: None})
+@workflows.delete("/workflows/<name>", responses={204: None, 409: None, 412: None})
 @requires(Role.EDITOR)
 def delete_workflow(path: WorkflowPath) -> tuple[str, int]:
-    """Delete a workflow with its versions and history; 409 while runs of it are open."""
+    """Delete a workflow with its versions and history; 409 while runs of it are open, `If-Match` as for PUT."""
     principal = current_principal()
-    do(lambda connection: catalog.delete_workflow(connection, path.name, principal.name, workspace=principal.workspace))
+    delete = partial(catalog.delete_workflow, name=path.name, actor=principal.name, workspace=principal.workspace)
+    do(if_match(path.name, delete))
     return "", 204
 
 

@@ -19,8 +19,8 @@ from webserver.errors import Forbidden
 
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_COOKIE = "agentflow_csrf"
-_SESSION = "agentflow_session"
-_SECURE_SESSION = "__Host-agentflow_session"  # no other host of the domain can set it
+PLAIN_SESSION = "agentflow_session"
+SECURE_SESSION = "__Host-agentflow_session"  # no other host of the domain can set it
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -32,21 +32,21 @@ class CsrfFailed(Forbidden):
 
 def session_cookie(request: Request) -> str | None:
     """The session's token of a browser."""
-    return request.cookies.get(_SECURE_SESSION if request.is_secure else _SESSION)
+    return request.cookies.get(SECURE_SESSION if request.is_secure else PLAIN_SESSION)
 
 
 def set_cookies(response: Response, request: Request, token: str, csrf: str, lifetime: timedelta) -> None:
     """Log a browser in. Cookies over https are never sent without it."""
     seconds, secure = int(lifetime.total_seconds()), request.is_secure
-    name = _SECURE_SESSION if secure else _SESSION
+    name = SECURE_SESSION if secure else PLAIN_SESSION
     response.set_cookie(name, token, max_age=seconds, path="/", secure=secure, httponly=True, samesite="Strict")
     response.set_cookie(CSRF_COOKIE, csrf, max_age=seconds, path="/", secure=secure, samesite="Strict")
 
 
 def clear_cookies(response: Response, request: Request) -> None:
     """Let a browser forget."""
-    for name, secret in ((_SESSION, True), (_SECURE_SESSION, True), (CSRF_COOKIE, False)):
-        secure = request.is_secure or name == _SECURE_SESSION
+    for name, secret in ((PLAIN_SESSION, True), (SECURE_SESSION, True), (CSRF_COOKIE, False)):
+        secure = request.is_secure or name == SECURE_SESSION
         response.delete_cookie(name, path="/", secure=secure, httponly=secret, samesite="Strict")
 
 

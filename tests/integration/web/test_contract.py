@@ -61,10 +61,54 @@ def test_every_operation_has_a_name_and_a_summary(operations):
 def test_every_failure_is_a_problem_document(operations):
     for name, operation in operations.items():
         failures = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
-        assert {"401", "403", "404", "422", "500"} <= failures.keys(), name
+        assert {"422", "429", "500", "503"} <= failures.keys(), name
         for status, answer in failures.items():
             schema = answer["content"]["application/problem+json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ProblemDocument"}, (name, status)
+
+
+def test_refusals_follow_from_what_an_operation_asks_for(operations):
+    """Contract, in every other test of the web server, sees to it that none is missing; here none is made up."""
+    for name, operation in operations.items():
+        told = operation["responses"].keys()
+        public = operation["x-agentflow-access"] == "public"
+        assert public or {"401", "403", "404"} <= told, name
+        assert ("requestBody" in operation) == ({"400", "413", "415"} <= told), name
+        assert "405" not in told, name
+    changes = {name for name, operation in operations.items() if "412" in operation["responses"]}
+    assert changes == {
+        "PUT /api/v1/workflows/{name}",
+        "PATCH /api/v1/workflows/{name}",
+        "DELETE /api/v1/workflows/{name}",
+        "PUT /api/v1/workflows/{name}/draft",
+        "DELETE /api/v1/workflows/{name}/draft",
+        "POST /api/v1/workflows/{name}/publish",
+    }
+
+
+def test_every_operation_names_the_credentials_and_headers_it_takes(document, operations):
+    assert document["components"]["securitySchemes"].keys() == {"token", "api-key", "session", "csrf"}
+    for name, operation in operations.items():
+        browser = {"session": []} if name.startswith("GET ") else {"session": [], "csrf": []}
+        public = operation["x-agentflow-access"] == "public"
+        assert operation.get("security", []) == ([] if public else [{"token": []}, {"api-key": []}, browser]), name
+        headers = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"}
+        assert ("X-Workspace" in headers) != public, name
+        assert ("If-Match" in headers) == ("412" in operation["responses"]), name
+    takes_keys = {
+        name for name, operation in operations.items() if "Idempotency-Key" in str(operation.get("parameters"))
+    }
+    assert takes_keys == {"POST /api/v1/workflows/{name}/runs", "POST /api/v1/workflows/{name}/backfills"}
+
+
+def test_every_operation_tells_people_what_it_needs(operations):
+    sentences = {
+        "public": "Needs no login.",
+        "signed-in": "Needs a login.",
+        "instance-admin": "Needs an administrator of the instance.",
+    } | {role.value: f"Needs the role {role.value} in the workspace, or a higher one." for role in Role}
+    for name, operation in operations.items():
+        assert operation["description"].endswith(sentences[operation["x-agentflow-access"]]), name
 
 
 def test_every_success_is_described(operations):

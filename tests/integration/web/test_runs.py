@@ -165,6 +165,8 @@ def test_filters_by_time(web, many, kit):
     assert ids(web.get(f"/runs?created_to={moments[1]}")) == [many[0]]
     ahead = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d")
     assert ids(web.get(f"/runs?created_from={ahead}")) == []
+    assert len(ids(web.get("/runs?created_from=0330-02-08T10:02:41Z"))) == len(many)
+    assert ids(web.get("/runs?created_to=0001-01-01T00:00:00Z")) == []
 
 
 def test_filters_by_logical_date(web, kit):

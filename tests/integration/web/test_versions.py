@@ -97,6 +97,13 @@ def test_publishing_on_another_base_tells_the_difference(web, flow):
     assert web.post("/workflows/flow/publish")["version"] == 5
 
 
+def test_publishing_over_a_version_that_the_caller_has_not_seen(web, flow):
+    save(web, document(timeout="2h"))
+    answer = web.call("POST", "/workflows/flow/publish", {}, expect=412, headers={"If-Match": '"2"'})
+    assert answer.json["changes"]["keys"] == [{"path": "timeout", "before": "1h", "after": "2h"}]
+    assert web.post("/workflows/flow/publish", headers={"If-Match": '"3"'})["version"] == 4
+
+
 def test_two_editors_of_one_draft(web, flow):
     assert save(web, document(timeout="2h"), revision=0)["revision"] == 1
     assert save(web, document(timeout="4h"), revision=1)["revision"] == 2

@@ -93,6 +93,25 @@ def test_etags_that_are_none_of_ours(web, flow, etag):
     assert problem["errors"][0]["path"] == "header.If-Match"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("PATCH", "", {"paused": True}, 200),
+        ("PUT", "/draft", {"document": {}, "base_version": 1}, 200),
+        ("DELETE", "/draft", None, 204),
+        ("DELETE", "", None, 204),
+    ],
+)
+def test_every_change_can_be_made_on_a_version_only(web, flow, method, path, body, status):
+    web.put("/workflows/flow/draft", {"document": {}, "base_version": 1})
+    web.put("/workflows/flow", document(timeout="1h"))
+    answer = web.call(method, f"/workflows/flow{path}", body, headers={ETAG: '"1"'}, expect=412)
+    assert answer.headers["ETag"] == '"2"'
+    assert not web.get("/workflows/flow")["paused"]
+    assert web.get("/workflows/flow/draft")["revision"] == 1
+    web.call(method, f"/workflows/flow{path}", body, headers={ETAG: '"2"'}, expect=status)
+
+
 def test_an_etag_of_a_workflow_that_is_gone(web):
     web.put("/workflows/flow", document(), headers={ETAG: '"3"'}, expect=412)
     web.get("/workflows/flow", expect=404)
