@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +32,7 @@ def cancel(
     json: JsonFlag = False,
 ) -> None:
     """Cancel a run, or all open runs of a workflow: what waits is dropped, what runs is stopped."""
+    _refuse_for_one(run_id, workflow, {"--state": state})
     if state not in (None, RunState.QUEUED, RunState.RUNNING):
         raise UsageError(f"Runs that are {state} cannot be cancelled.", hint="--state queued or --state running")
     with context.api() as api:
@@ -73,6 +74,7 @@ def clear(
     json: JsonFlag = False,
 ) -> None:
     """Run nodes of a run again, or of all runs of a workflow in a range of logical dates."""
+    _refuse_for_one(run_id, workflow, {"--from": from_, "--to": to})
     with context.api() as api:
 
         def one(run: str) -> Document:
@@ -97,6 +99,15 @@ def clear(
         since, until = parse_time(from_, option="--from"), parse_time(to, option="--to")
         found = api.runs.between(name, since, until)
         _each(found, one, "would run nodes again" if dry_run else "runs nodes again", json)
+
+
+def _refuse_for_one(run_id: str | None, workflow: str | None, options: Mapping[str, object]) -> None:
+    """What chooses among runs must not be passed over when one is named: more would be done than was asked for."""
+    given = [name for name, value in options.items() if value is not None]
+    if run_id is not None and workflow is None and given:
+        raise UsageError(
+            f"{given[0]} chooses among the runs of a workflow.", hint="--workflow NAME instead of a run's id"
+        )
 
 
 def _only_workflow(run_id: str | None, workflow: str | None) -> str:

@@ -32,6 +32,8 @@ LOOKS: dict[str, Look] = {
     "launching": Look("◌", "q", "cyan"),
     "lost": Look("?", "?", "yellow"),
     "refused": Look("?", "?", "yellow"),
+    # Backfills only.
+    "paused": Look("‖", "=", "yellow"),
 }
 _UNKNOWN = Look("?", "?", "")
 

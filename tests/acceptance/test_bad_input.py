@@ -282,6 +282,22 @@ def test_an_unknown_run_is_not_found(command, run_id, cli, nothing_stored):
     assert "agentflow runs list" in said.error["hint"]
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("clear", "--from", "2026-11-01"), "--from"),
+        (("clear", "--to", "2026-11-01"), "--to"),
+        (("cancel", "--state", "queued"), "--state"),
+    ],
+)
+def test_what_chooses_among_runs_is_not_passed_over_for_one(command, option, cli, nothing_stored):
+    with nothing_stored():
+        said = cli("runs", *command, "01a20541-4f15-7f97-a24a-86f33e2be03e", "--json")
+    assert (said.code, said.error["type"]) == (2, "usage")
+    assert said.error["detail"].startswith(f"{option} chooses among the runs of a workflow")
+    assert "--workflow NAME" in said.error["hint"]
+
+
 def test_a_name_of_a_file_of_the_folder_is_not_taken_by_apply(write, cli, engine, tmp_path, nothing_stored):
     from agentflow import catalog
     from agentflow.spec import load_file

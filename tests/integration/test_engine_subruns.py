@@ -289,6 +289,28 @@ def test_every_node_run_has_an_address_however_deep_it_lies(kit):
             at(wrong)
 
 
+def test_each_index_of_a_mapped_repeat_has_rounds_of_its_own(kit):
+    kit.apply(
+        {"m": {"for_each": "{{ range(params.n) | list }}"}},
+        "child",
+        params={"n": {"type": "integer"}},
+        outputs={"n": "{{ params.n + 1 }}", "items": "{{ nodes.m.output | length }}"},
+    )
+    params = {"n": "{{ nodes.each.output.n if nodes.each.output else item }}"}
+    repeat = {"until": "{{ nodes.each.output.n > 2 }}", "max": 9}
+    kit.apply({"each": calls("child", params=params, for_each=[1, 2], repeat=repeat), "after": {"needs": ["each"]}})
+    run = kit.run()
+    assert kit.state(run) == "success"
+    assert kit.nodes(run)["each"]["output"] == [{"n": 3, "items": 2}] * 2
+    assert [row[1:3] for row in sub_runs(kit, run)] == [(0, 0), (0, 1), (1, 0)]
+    assert kit.call(resolve_address, run, "each[0].sub[1].m[1]").map_index == 1
+    kit.clear(run, "each[1]", downstream=True)
+    kit.settle()
+    assert kit.state(run) == "success"
+    assert [row[1:3] for row in sub_runs(kit, run)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    kit.check_books()
+
+
 def test_logs_of_an_address_are_those_of_its_node_runs_alone(kit):
     kit.apply({"m": {"for_each": [1, 2], "config": {}}})
     run = kit.run()

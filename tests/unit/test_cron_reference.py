@@ -6,6 +6,7 @@ time* and reacts to jumps of the clock as `cron.c` does; it reads expressions wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -54,11 +55,12 @@ class Reference:
         by_day, by_weekday = local.day in self.day, local.isoweekday() % 7 in self.weekday
         return local.month in self.month and ((by_day and by_weekday) if self.both_days else (by_day or by_weekday))
 
-    def fires(self, walk: tuple[tuple[datetime, int], ...]) -> list[datetime]:
+    def fires(self, walk: Iterable[tuple[datetime, int]]) -> list[datetime]:
         """The instants of a walk (instant, local clock in minutes) at which Debian's cron would start the job."""
-        virtual = walk[0][1]
+        minutes = iter(walk)
+        _, virtual = next(minutes)
         fires = []
-        for instant, clock in walk[1:]:
+        for instant, clock in minutes:
             jump = clock - virtual
             if jump == 1:  # a minute has gone by
                 virtual = clock
@@ -138,6 +140,31 @@ def test_every_clock_change_of_some_years_is_as_in_debian(zone):
 def test_whole_years_are_as_in_debian(cron):
     minutes = walk("Europe/Berlin", datetime(2027, 12, 30, tzinfo=UTC), 430)
     assert fires_of(cron, "Europe/Berlin", minutes[0][0], minutes[-1][0]) == Reference(cron).fires(minutes)
+
+
+def ten_years(zone: str) -> Iterator[tuple[datetime, int]]:
+    """Each minute of them; clocks are changed at quarters of an hour there."""
+    tz, quarter = ZoneInfo(zone), 15 * MINUTE
+    instant = datetime(2024, 1, 1, tzinfo=UTC)
+    while instant.year < 2034:
+        clock = (instant.astimezone(tz).replace(tzinfo=None) - EPOCH) // MINUTE
+        yield from ((instant + n * MINUTE, clock + n) for n in range(15))
+        instant += quarter
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron"),
+    [
+        ("Europe/Berlin", "30 2 * * *"),
+        ("America/New_York", "*/20 1-3 * * 0"),
+        ("Australia/Lord_Howe", "15 2 1-10,28 * 0"),
+    ],
+)
+def test_ten_years_of_fires_are_as_in_debian(zone, cron):
+    expected = Reference(cron).fires(ten_years(zone))
+    assert len(expected) > 1000
+    begin = datetime(2024, 1, 1, tzinfo=UTC)
+    assert fires_of(cron, zone, begin, datetime(2034, 1, 1, tzinfo=UTC) - MINUTE) == expected
 
 
 def field(low: int, high: int, usual: tuple[str, ...]) -> st.SearchStrategy[str]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from agentflow.cli import output, progress, progress_rows, style
 from agentflow.clock import iso
-from agentflow.states import AttemptState, NodeRunState, RunState
+from agentflow.states import AttemptState, BackfillState, NodeRunState, RunState
 
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 
@@ -96,7 +96,7 @@ def plain(documents, at=10.0):
     return stream.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("state", [*RunState, *NodeRunState, *AttemptState])
+@pytest.mark.parametrize("state", [*RunState, *NodeRunState, *AttemptState, *BackfillState])
 def test_every_state_has_a_look_of_its_own_colour(state):
     assert state in style.LOOKS
     assert style.glyph(state) != ""
