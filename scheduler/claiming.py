@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,16 +12,19 @@ from sqlalchemy import Connection
 
 from agentflow.db.queries import claims
 from agentflow.db.queries.attempts import attempt_id
+from agentflow.db.queries.claims import Claim, Group
 from agentflow.ids import fencing_token
 from agentflow.settings import Settings
 from agentflow.workload import Finished, Workload
 from executors.base import Executor
 from scheduler import choose, guarded
+from scheduler.crowd import Crowd
 from scheduler.dispatch import Dispatcher
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles, Wanted
 from scheduler.preparing import Preparing
 from scheduler.shares import Place, Slots, place_of
+from scheduler.tour import Tour
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,16 @@ class Claimed:
     failed: list[Finished] = field(default_factory=list)  #: Could not even begin.
     large: dict[str, Wanted] = field(default_factory=dict)  #: By attempt: inputs to be fetched first.
     more: bool = False  #: There may be more to claim.
+
+
+@dataclass(frozen=True, slots=True)
+class _Took:
+    """What was taken of some groups."""
+
+    claimed: list[tuple[Claim, bool]] = field(default_factory=list)
+    waiting: list[Group] = field(default_factory=list)  #: With more than could be taken, in their order.
+    groups: set[int] = field(default_factory=set)  #: Those that had a turn.
+    more: bool = False  #: There may be more to take.
 
 
 class Claimer:
@@ -53,14 +68,17 @@ class Claimer:
         self._dispatcher = Dispatcher(settings)
         self._files = files
         self._preparing = Preparing(files, on_prepared)
-        self._after = 0  # the last group looked at, while there are too many for one claim
-        self._turn = 0  # the last group looked at when something was taken
-        self._barren = False  # whether all groups from the first one to that were looked at, and nothing taken
+        self._crowd = Crowd()
+        self._tour = Tour()
         self._odd = 0  # whose turn an odd slot is, when backfills and others wait: 1 is a backfill's
 
     def begin(self) -> None:
-        """Something may have changed: look at all groups again, first at those behind the last one that had a turn."""
-        self._after, self._barren = self._turn, False
+        """Something may have changed: look at all groups again."""
+        self._tour.begin()
+
+    def due_in(self) -> float | None:
+        """Seconds until there is something to claim even if nothing happens; None: there is not."""
+        return self._tour.due_in(time.monotonic())
 
     def claim(self, connection: Connection, oldest: uuid.UUID, out: Mapping[str, int]) -> Claimed:
         """Claim as much as the executors take, and build its workloads.
@@ -122,52 +140,58 @@ class Claimer:
 
     def _take(
         self, connection: Connection, slots: Slots, oldest: uuid.UUID, out: Mapping[str, int]
-    ) -> tuple[list[tuple[claims.Claim, bool]], bool]:
+    ) -> tuple[list[tuple[Claim, bool]], bool]:
         """The claims, each with whether it takes an I/O lane instead of a process; and whether there may be more."""
         default, me = self._settings.executor, self._identity.id
         # Also those without a free slot: they say who else wants one.
         names = list({name for name, _ in slots})
-        began = self._after
-        window = claims.lock_groups(
-            connection,
-            me=me,
-            reserved_only=self._identity.reserved_only,
-            queues=self._settings.served_queues,
-            executors=[*names, ""] if default in names else names,
-            oldest=oldest,
-            after=began,
+        asker = claims.Asker(
+            me,
+            self._identity.reserved_only,
+            self._settings.served_queues,
+            [*names, ""] if default in names else names,
+        )
+        now, free = time.monotonic(), {place for place, count in slots.items() if count > 0}
+        known = self._crowd.pick(slots, default, now)
+        if not known and self._crowd and self._tour.rests(free, now):
+            return [], False
+        window = (
+            claims.lock_known(connection, asker, known, oldest=oldest)
+            if known
+            else claims.lock_groups(connection, asker, oldest=oldest, after=self._tour.after)
         )
         if not window.alive:
             self._identity.declared_dead(me)
             self._on_declared_dead()
             return [], False
-        taken, more = self._take_from(connection, window.groups, slots, oldest, out)
-        self._after = window.end or 0
-        if taken:
-            self._turn = self._after
-        if began == 0 and window.end is None:
-            return taken, more
-        self._barren = not taken and (began == 0 or self._barren)
-        return taken, window.end is not None or not self._barren
+        took = self._take_from(connection, window.groups, slots, oldest, out)
+        if known:
+            self._crowd.served(known, {group.id for group in took.waiting}, took.groups)
+            return took.claimed, True
+        over = time.monotonic()
+        if took.claimed:
+            self._crowd.note(took.waiting, over)
+        others = self._tour.looked(window.end, free, took=bool(took.claimed), seconds=over - now, now=over)
+        return took.claimed, took.more or others
 
     def _take_from(
         self,
         connection: Connection,
-        groups: Sequence[claims.Group],
+        groups: Sequence[Group],
         slots: Slots,
         oldest: uuid.UUID,
         out: Mapping[str, int],
-    ) -> tuple[list[tuple[claims.Claim, bool]], bool]:
-        """As `_take`, from these groups."""
+    ) -> _Took:
+        """What is taken of these groups, as far as limits and slots allow."""
         if not groups:
-            return [], False
+            return _Took()
         default, me = self._settings.executor, self._identity.id
         usage = claims.lock_usage(connection, groups, oldest=oldest)
         parallelism = self._settings.parallelism
         shared = choose.together(groups, usage, slots, default, out=out, parallelism=parallelism)
         most = choose.limits(groups, usage, slots, default, shared=shared)
         if not most:
-            return [], False
+            return _Took()
         candidates = claims.take_candidates(connection, most, oldest=oldest)
         by_id = {group.id: group for group in groups}
         chosen = choose.choose(candidates, by_id, usage, slots, default, odd=self._odd, shared=shared)
@@ -177,7 +201,9 @@ class Claimer:
         for c in chosen:
             executor, in_lane = place_of(by_id[c.group_id], slots, default)
             key = (c.run_id, c.node_no, c.map_index, c.attempt if c.again else c.attempt + 1)
-            taken.append((claims.Claim(key, c.version_id, executor, fencing_token(), c.again, c.carries), in_lane))
+            taken.append((Claim(key, c.version_id, executor, fencing_token(), c.again, c.carries), in_lane))
         if taken:
             claims.write_claims(connection, [claim for claim, _ in taken], me=me)
-        return taken, bool(taken) and len(candidates) >= sum(most.values())
+        had, left = Counter(c.group_id for c in chosen), Counter(c.group_id for c in candidates)
+        waiting = [group for group in groups if left[group.id] > had[group.id]]
+        return _Took(taken, waiting, set(had), bool(taken) and len(candidates) >= sum(most.values()))

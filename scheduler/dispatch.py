@@ -84,7 +84,8 @@ class Dispatcher:
             return built
 
     def _build(self, connection: Connection, claims: Sequence[Claim]) -> Built:
-        versions = [self._versions.get(connection, claim.version_id) for claim in claims]
+        found = self._versions.get_all(connection, (claim.version_id for claim in claims))
+        versions = [found[claim.version_id] for claim in claims]
         asking = [
             Asking(claim.key[0], version, version.policy(claim.key[1]).references, claim.key[1], claim.key[2])
             for claim, version in zip(claims, versions, strict=True)

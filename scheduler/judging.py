@@ -73,7 +73,7 @@ class Judge:
 
     def _decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
         with self.engine.begin() as connection:
-            versions = {gate.version_id: self.version(connection, gate.version_id) for gate in gates}
+            versions = self._versions.get_all(connection, (gate.version_id for gate in gates))
         results: list[GateResult] = []
         going: dict[str, list[DueGate]] = {BRANCH: [], SUB_RUN: [], WAIT: []}
         questions = [_first_question(gate, versions[gate.version_id]) for gate in gates]

@@ -144,6 +144,8 @@ class Loop:
         wait = self._next_due - now
         if self._starts:
             wait = min(wait, min(since for since, _ in self._starts.values()) + HOLD_STARTS - now)
+        if (claim := self._claimer.due_in()) is not None:
+            wait = min(wait, claim)
         return max(0.0, wait)
 
     # -- one tick --------------------------------------------------------------------------------------------------
@@ -168,6 +170,8 @@ class Loop:
             self._advance_all(connection)
         if look:
             self._advance_all(connection, start=self._start_runs)
+        elif self._claimer.due_in() == 0:
+            self._claim_on(connection)
         if look and self._survey(connection):
             self._advance_all(connection)
         if self._draining and not self._live and not self._pending:
@@ -175,10 +179,15 @@ class Loop:
 
     def _advance_all(self, connection: Connection, *, start: bool = False) -> None:
         self._claimer.begin()
+        self._claim_on(connection, start=start)
+
+    def _claim_on(self, connection: Connection, *, start: bool = False) -> None:
         more = True
         while self._pending or (more and not self._draining):
             more = self._advance(connection, start=start)
             start = False
+            if more:  # where thousands of groups wait, that may be long: what ends meanwhile frees slots
+                self._collect()
 
     def _advance(self, connection: Connection, *, start: bool = False) -> bool:
         """Apply a batch and claim what follows in one transaction: a hop costs one flush of the log, not two.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from agentflow.db.arrays import ints
+from agentflow.db.statement import Statement
 from agentflow.nodes import registry
 from agentflow.spec import NodePolicy, WorkflowSpec, node_policy
 
 MAX_NODES = 200_000  #: Nodes over all cached versions.
 
-_LOAD = text("""
-SELECT w.id AS workflow_id, w.name AS workflow, w.workspace_id, ws.name AS workspace, v.version, v.spec, v.bundle_hash
-FROM workflow_version v JOIN workflow w ON w.id = v.workflow_id JOIN workspace ws ON ws.id = w.workspace_id
-WHERE v.id = :id
+_LOAD = Statement("""
+SELECT v.id, w.name AS workflow, w.workspace_id, ws.name AS workspace, v.version, v.spec, v.bundle_hash
+FROM unnest(CAST(:ids AS bigint[])) AS k(id) JOIN workflow_version v ON v.id = k.id
+JOIN workflow w ON w.id = v.workflow_id JOIN workspace ws ON ws.id = w.workspace_id
 """)
 
 
@@ -73,31 +76,37 @@ class VersionCache:
 
     def get(self, connection: Connection, version_id: int) -> LoadedVersion:
         """A version by id, read from the database the first time."""
-        found = self._versions.get(version_id)
-        if found is None:
-            found = self._load(connection, version_id)
-            self._versions[version_id] = found
-            self._nodes += len(found.node_ids)
-            while self._nodes > self._max_nodes and len(self._versions) > 1:
-                _, dropped = self._versions.popitem(last=False)
-                self._nodes -= len(dropped.node_ids)
-        self._versions.move_to_end(version_id)
+        return self.get_all(connection, [version_id])[version_id]
+
+    def get_all(self, connection: Connection, version_ids: Iterable[int]) -> dict[int, LoadedVersion]:
+        """Versions by id; those that are not here yet are read in one statement."""
+        wanted = set(version_ids)
+        found = {each: self._versions[each] for each in wanted if each in self._versions}
+        if len(found) < len(wanted):
+            for row in _LOAD.run(connection, {"ids": ints(wanted - found.keys())}):
+                version = found[row.id] = _loaded(row)
+                self._versions[row.id] = version
+                self._nodes += len(version.node_ids)
+        for each in found:
+            self._versions.move_to_end(each)
+        while self._nodes > self._max_nodes and len(self._versions) > 1:
+            _, dropped = self._versions.popitem(last=False)
+            self._nodes -= len(dropped.node_ids)
         return found
 
-    @staticmethod
-    def _load(connection: Connection, version_id: int) -> LoadedVersion:
-        row = connection.execute(_LOAD, {"id": version_id}).one()
-        # It was checked when it was applied; here only its shape is read, so that an older spec keeps running.
-        spec = WorkflowSpec.model_validate(row.spec)
-        node_ids = list(spec.nodes)
-        return LoadedVersion(
-            id=version_id,
-            workspace_id=row.workspace_id,
-            workspace=row.workspace,
-            workflow=row.workflow,
-            version=row.version,
-            bundle_hash=row.bundle_hash,
-            spec=spec,
-            node_ids=node_ids,
-            numbers={node_id: no for no, node_id in enumerate(node_ids)},
-        )
+
+def _loaded(row: Any) -> LoadedVersion:
+    # It was checked when it was applied; here only its shape is read, so that an older spec keeps running.
+    spec = WorkflowSpec.model_validate(row.spec)
+    node_ids = list(spec.nodes)
+    return LoadedVersion(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        workspace=row.workspace,
+        workflow=row.workflow,
+        version=row.version,
+        bundle_hash=row.bundle_hash,
+        spec=spec,
+        node_ids=node_ids,
+        numbers={node_id: no for no, node_id in enumerate(node_ids)},
+    )

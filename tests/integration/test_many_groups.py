@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agentflow.catalog.state import set_paused
 from agentflow.db.queries import claims
 from agentflow.settings_store import set_pool
+from scheduler import crowd
 
 WORKFLOWS = 11
 
@@ -64,3 +66,54 @@ def test_with_few_slots_claims_go_round(kit, narrow):
     first, others = ({"flow0", "flow1", "flow2"}, {"flow3", "flow4", "flow5"})
     last_of_first = max(place for place, name in enumerate(order) if name in first)
     assert min(place for place, name in enumerate(order) if name in others) < last_of_first
+
+
+@pytest.fixture
+def crowded(monkeypatch):
+    """Three groups are a crowd, and claims take from what an earlier look found."""
+    monkeypatch.setattr(crowd, "FEW", 2)
+    monkeypatch.setattr(crowd, "LEAST", 1)
+    monkeypatch.setattr(crowd, "PER_SLOT", 1)
+    monkeypatch.setattr(crowd, "FRESH", 60.0)
+    looks = []
+    look = claims.lock_groups
+    monkeypatch.setattr(claims, "lock_groups", lambda *given, **named: looks.append(1) or look(*given, **named))
+    return looks
+
+
+def test_a_crowd_is_served_without_looking_for_groups_again(kit, crowded):
+    kit.call(set_pool, "one", 1, actor="test")
+    runs = queue(kit, pool="one")
+    kit.settle()
+    assert {kit.state(run) for run in runs} == {"success"}
+    assert sorted(kit.started()) == ["a"] * WORKFLOWS
+    assert len(crowded) < WORKFLOWS
+
+
+def test_what_a_crowd_lost_meanwhile_is_not_started(kit, crowded):
+    kit.call(set_pool, "one", 1, actor="test")
+    runs = queue(kit, pool="one")
+    kit.stub.hold("a")
+    kit.starter.work()
+    kit.tick()
+    assert len(kit.started()) == 1
+    kit.call(set_paused, "flow3", paused=True, actor="test")
+    kit.cancel(runs[4])
+    kit.stub.release("a")
+    kit.settle()
+    states = {number: kit.state(run) for number, run in enumerate(runs)}
+    assert (states.pop(3), states.pop(4)) == ("running", "cancelled")
+    assert set(states.values()) == {"success"}
+
+
+def test_a_crowd_before_a_full_pool_keeps_no_other_from_starting(kit, crowded):
+    kit.call(set_pool, "one", 1, actor="test")
+    held = queue(kit, pool="one")
+    kit.stub.hold("a")
+    kit.starter.work()
+    kit.tick()
+    kit.apply({"b": {}}, "other")
+    assert kit.state(kit.run("other")) == "success"
+    kit.stub.release("a")
+    kit.settle()
+    assert {kit.state(run) for run in held} == {"success"}

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -51,14 +52,9 @@ class Window:
 
 #: In one statement: find the groups, lock this scheduler's row (it must still be alive) and the groups' pools in id
 #: order. Slots come from the locked rows, so in their newest version; what is used is counted afterwards.
-_GROUPS = Statement("""
+_GROUPS = """
 WITH RECURSIVE g(group_id, n) AS (
-  (SELECT group_id, 1 FROM node_run WHERE state = 'ready' AND run_id >= :oldest AND group_id > :after
-   ORDER BY group_id LIMIT 1)
-  UNION ALL
-  SELECT (SELECT nr.group_id FROM node_run nr WHERE nr.state = 'ready' AND nr.run_id >= :oldest
-          AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1), g.n + 1
-  FROM g WHERE g.group_id IS NOT NULL AND g.n < :window
+  {source}
 ), found AS MATERIALIZED (
   SELECT dg.id, dg.workflow_id, dg.pool_id, dg.executor, dg.queue, dg.io, dg.backfill, w.concurrency
   FROM g JOIN dispatch_group dg ON dg.id = g.group_id JOIN workflow w ON w.id = dg.workflow_id
@@ -78,35 +74,55 @@ LEFT JOIN (found JOIN p ON p.id = found.pool_id CROSS JOIN LATERAL (
   WHERE nr.state = 'ready' AND nr.group_id = found.id AND nr.run_id >= :oldest
   ORDER BY nr.priority DESC, nr.ready_at LIMIT 1) AS top) ON true
 ORDER BY top.priority DESC, top.ready_at, found.id
-""")
-
-
-def lock_groups(
-    connection: Connection,
-    *,
-    me: uuid.UUID,
-    reserved_only: bool,
-    queues: Sequence[str],
-    executors: Sequence[str],
-    oldest: uuid.UUID,
-    after: int = 0,
-) -> Window:
-    """Groups with something ready that this scheduler may claim from, at most WINDOW of them, behind the group `after`."""
-    rows = _GROUPS.run(
-        connection,
-        {
-            "oldest": oldest,
-            "after": after,
-            "window": WINDOW,
-            "me": me,
-            "reserved_only": reserved_only,
-            "queues": list(queues),
-            "executors": list(executors),
-        },
+"""
+_LOOK = Statement(
+    _GROUPS.format(
+        source="""
+  (SELECT group_id, 1 FROM node_run WHERE state = 'ready' AND run_id >= :oldest AND group_id > :after
+   ORDER BY group_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT nr.group_id FROM node_run nr WHERE nr.state = 'ready' AND nr.run_id >= :oldest
+          AND nr.group_id > g.group_id ORDER BY nr.group_id LIMIT 1), g.n + 1
+  FROM g WHERE g.group_id IS NOT NULL AND g.n < :window"""
     )
-    groups = [Group(*row[:-3]) for row in rows if row.id is not None]
+)
+_KNOWN = Statement(_GROUPS.format(source="SELECT group_id, 1 FROM unnest(CAST(:groups AS int[])) AS k(group_id)"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who claims, and what it may take."""
+
+    me: uuid.UUID
+    reserved_only: bool  #: `run FILE`: only what is reserved for it.
+    queues: Sequence[str]
+    executors: Sequence[str]  #: Empty text: groups that name none.
+
+
+def lock_groups(connection: Connection, asker: Asker, *, oldest: uuid.UUID, after: int = 0) -> Window:
+    """Groups with something ready that this scheduler may claim from, at most WINDOW of them, behind the group `after`."""
+    rows = _LOOK.run(connection, {"oldest": oldest, "after": after, "window": WINDOW} | _asking(asker))
     seen = rows[0]
-    return Window(groups, seen.last if seen.seen == WINDOW else None, seen.alive or not groups)
+    return _window(rows, seen.last if seen.seen == WINDOW else None)
+
+
+def lock_known(connection: Connection, asker: Asker, groups: Sequence[int], *, oldest: uuid.UUID) -> Window:
+    """As `lock_groups`, of these groups those that still have something ready."""
+    return _window(_KNOWN.run(connection, {"oldest": oldest, "groups": ints(groups)} | _asking(asker)), None)
+
+
+def _asking(asker: Asker) -> dict[str, object]:
+    return {
+        "me": asker.me,
+        "reserved_only": asker.reserved_only,
+        "queues": list(asker.queues),
+        "executors": list(asker.executors),
+    }
+
+
+def _window(rows: Sequence[Any], end: int | None) -> Window:
+    groups = [Group(*row[:-3]) for row in rows if row.id is not None]
+    return Window(groups, end, rows[0].alive or not groups)
 
 
 @dataclass(frozen=True, slots=True)
