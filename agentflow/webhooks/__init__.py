@@ -6,14 +6,14 @@ signature over time and body, so that nobody who sees an address can use it.
 
 from agentflow.webhooks.delivery import Delivered, Hook, deliver, find_hook
 from agentflow.webhooks.manage import list_webhooks, revoke_webhook, rotate_webhook
-from agentflow.webhooks.signature import SignatureRefused, delivery_id, verify
+from agentflow.webhooks.signature import SignatureRefused, delivery_ids, verify
 
 __all__ = [
     "Delivered",
     "Hook",
     "SignatureRefused",
     "deliver",
-    "delivery_id",
+    "delivery_ids",
     "find_hook",
     "list_webhooks",
     "revoke_webhook",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +122,7 @@ class Delivered:
 
 
 def deliver(
-    connection: Connection, hook: Hook, payload: Any, *, delivery: str | None, into: str | None = None
+    connection: Connection, hook: Hook, payload: Any, *, ids: Sequence[str] = (), into: str | None = None
 ) -> Delivered:
     """Queue a run for a delivery whose token, and signature if it needs one, are good.
 
@@ -129,7 +130,7 @@ def deliver(
         connection: In a transaction.
         hook: Where the token leads.
         payload: The body's JSON, null for none: an object of params.
-        delivery: The sender's id of this delivery; the same one is taken only once.
+        ids: What tells this delivery from others; each is taken only once.
         into: Instead the whole payload is the value of this param.
 
     Raises:
@@ -160,8 +161,8 @@ def deliver(
         actor=f"webhook:{hook.name}",
         trigger=row.id,
     )
-    if delivery is not None:
-        _take_once(connection, hook, delivery, run_id)
+    if ids:
+        _take_once(connection, hook, ids, run_id)
     key = {"workspace": hook.workspace_id, "name": hook.name}
     connection.execute(_USED, key)
     audit(connection, hook.workspace_id, f"webhook:{hook.name}", "run.created", str(run_id), workflow=row.name)
@@ -181,9 +182,10 @@ def _given(payload: Any, into: str | None) -> dict[str, Any]:
     return payload
 
 
-def _take_once(connection: Connection, hook: Hook, delivery: str, run_id: uuid.UUID) -> None:
+def _take_once(connection: Connection, hook: Hook, ids: Sequence[str], run_id: uuid.UUID) -> None:
     key = {"workspace": hook.workspace_id, "name": hook.name}
     connection.execute(_FORGET, key | {"kept": KEPT})
-    if connection.execute(_REMEMBER, key | {"delivery": delivery, "run": run_id}).rowcount == 0:
-        before = connection.scalar(_BEFORE, key | {"delivery": delivery})
-        raise Replayed(f"The delivery {delivery!r} has started the run {before} already.")
+    for delivery in sorted(ids):  # in one order, or two deliveries might wait for each other
+        if connection.execute(_REMEMBER, key | {"delivery": delivery, "run": run_id}).rowcount == 0:
+            before = connection.scalar(_BEFORE, key | {"delivery": delivery})
+            raise Replayed(f"The delivery {delivery!r} has started the run {before} already.")

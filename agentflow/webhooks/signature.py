@@ -1,7 +1,9 @@
 """Signatures of deliveries: pure.
 
 Two schemes are read: Standard Webhooks (standardwebhooks.com: `webhook-id`, `webhook-timestamp`, `webhook-signature`), and
-GitHub's (`X-Hub-Signature-256`, `X-GitHub-Delivery`), which many systems copy and which has no time.
+GitHub's (`X-Hub-Signature-256`, `X-GitHub-Delivery`), which many systems copy. That one covers the body alone, neither a
+time nor the delivery's id: whoever has seen a delivery could send it again under another id. So its body counts as an id,
+too.
 """
 
 from __future__ import annotations
@@ -32,10 +34,19 @@ def new_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def delivery_id(headers: Mapping[str, str]) -> str | None:
-    """What the sender calls this delivery, the same when it sends it again; `headers` is keyed by small letters."""
+def delivery_ids(headers: Mapping[str, str], body: bytes, *, signed: bool) -> list[str]:
+    """What tells this delivery from others, the same when it is sent again.
+
+    Args:
+        headers: Keyed by small letters.
+        body: As it came.
+        signed: Its signature was verified.
+    """
     found = next((headers[name] for name in _ID_HEADERS if headers.get(name)), None)
-    return found[:ID_MAX] if found else None
+    ids = [found[:ID_MAX]] if found else []
+    if signed and "webhook-signature" not in headers:
+        ids.append(f"sha256:{hashlib.sha256(body).hexdigest()}")
+    return ids
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.webhooks.signature import ID_MAX, SignatureRefused, delivery_id, new_secret, sign, verify
+from agentflow.webhooks.signature import ID_MAX, SignatureRefused, delivery_ids, new_secret, sign, verify
 
 SECRET = "whsec_" + "c2VjcmV0LW9mLTMyLWJ5dGVzLXNlY3JldC1vZi0zMg=="
 NOW = 1_800_000_000
@@ -82,7 +82,18 @@ def test_a_signature_fits_one_body_only(body, other):
 
 
 def test_the_id_of_a_delivery_comes_from_the_first_header_that_has_one():
-    assert delivery_id({}) is None
-    assert delivery_id({"idempotency-key": "k", "webhook-id": ""}) == "k"
-    assert delivery_id({"x-github-delivery": "g", "idempotency-key": "k"}) == "g"
-    assert len(delivery_id({"webhook-id": "x" * 1000})) == ID_MAX
+    def ids(headers):
+        return delivery_ids(headers, BODY, signed=False)
+
+    assert ids({}) == []
+    assert ids({"idempotency-key": "k", "webhook-id": ""}) == ["k"]
+    assert ids({"x-github-delivery": "g", "idempotency-key": "k"}) == ["g"]
+    assert len(ids({"webhook-id": "x" * 1000})[0]) == ID_MAX
+
+
+def test_a_body_is_an_id_where_the_signature_covers_nothing_else():
+    body, other = (delivery_ids(github(), one, signed=True)[1] for one in (BODY, b"{}"))
+    assert body.startswith("sha256:")
+    assert body != other
+    assert len(delivery_ids(standard(), BODY, signed=True)) == 1
+    assert len(delivery_ids(github(), BODY, signed=False)) == 1  # nobody has checked it: a body may come again

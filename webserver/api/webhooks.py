@@ -139,9 +139,9 @@ def deliver(path: HookPath, query: HookQuery, raw: RawModel) -> tuple[dict[str, 
     if hook.sealed is not None:
         store.verify(hook.signing_secret(keys()), headers, data, time.time())
     payload = parse_body(request, data)
-    delivery = store.delivery_id(headers)
+    ids = store.delivery_ids(headers, data, signed=hook.sealed is not None)
     done = do_in(
         hook.workspace_id,
-        lambda connection: store.deliver(connection, hook, payload, delivery=delivery, into=query.into),
+        lambda connection: store.deliver(connection, hook, payload, ids=ids, into=query.into),
     )
     return {"run_id": str(done.run_id), "workflow": done.workflow}, 202

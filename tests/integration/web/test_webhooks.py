@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import time
 
@@ -152,6 +154,29 @@ def test_a_signed_webhook_takes_only_signed_deliveries_once(hooked):
     with hooked.engine.begin() as connection:
         stored = connection.exec_driver_sql("SELECT ciphertext FROM webhook").scalar()
     assert made["signing_secret"].encode() not in bytes(stored)
+
+
+def test_a_delivery_signed_as_github_does_is_not_taken_again_under_another_id(hooked):
+    made = rotate(hooked, signed=True)
+
+    def post(delivery, body, expect):
+        good = hmac.new(made["signing_secret"].encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-Hub-Signature-256": f"sha256={good}", "X-GitHub-Delivery": delivery}
+        return hooked.call(
+            "POST",
+            f"/hooks/{made['token']}",
+            expect=expect,
+            data=body,
+            headers=headers,
+            content_type="application/json",
+        ).get_json()
+
+    first = post("d1", b'{"days": 2}', 202)
+    for again in ("d1", "d2"):
+        assert first["run_id"] in post(again, b'{"days": 2}', 409)["detail"]
+    post("d1", b'{"days": 3}', 409)
+    post("d3", b'{"days": 3}', 202)
+    assert [run.params["days"] for run in runs(hooked)] == [2, 3]
 
 
 def test_an_unsigned_delivery_with_an_id_is_taken_once(hooked):
