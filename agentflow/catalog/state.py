@@ -12,7 +12,9 @@ from agentflow.catalog.lookup import DEFAULT_WORKSPACE, find_workflow
 from agentflow.catalog.triggers import restart_triggers
 from agentflow.db.models.history import PARTITIONED
 from agentflow.db.notify import notify_ready, notify_workflows
+from agentflow.db.queries.trash import discard_objects
 from agentflow.errors import Conflict, OwnedByFile, StaleVersion
+from agentflow.objects.names import run_prefix
 
 _PAUSE = text("""
 UPDATE workflow SET paused = :paused, pause_reason = NULL, updated_at = clock_timestamp(),
@@ -22,6 +24,9 @@ WHERE id = :id
 _TAG = text("UPDATE workflow SET tags = CAST(:tags AS text[]), updated_at = clock_timestamp() WHERE id = :id")
 _OPEN_RUNS = text("SELECT count(*) FROM run WHERE workflow_id = :id AND state IN ('queued', 'running')")
 _BACKFILLED = text("SELECT count(*) FROM backfill WHERE workflow_id = :id AND state IN ('running', 'paused')")
+_WITH_OBJECTS = text("""
+SELECT DISTINCT o.run_id FROM run r JOIN output o ON o.run_id = r.id WHERE r.workflow_id = :id AND o.ref IS NOT NULL
+""")
 
 _DELETE_HISTORY = [
     text(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM run WHERE workflow_id = :id)")  # noqa: S608 - names of ours
@@ -97,6 +102,7 @@ def delete_workflow(
         raise Conflict(f"{open_runs} runs of {name!r} are open.", hint="cancel them first: agentflow runs cancel ID")
     if connection.scalar(_BACKFILLED, {"id": workflow.id}):
         raise Conflict(f"A backfill of {name!r} is under way.", hint="cancel it first: agentflow backfill cancel ID")
+    discard_objects(connection, [run_prefix(run) for run in connection.scalars(_WITH_OBJECTS, {"id": workflow.id})])
     for statement in _DELETE_HISTORY:
         connection.execute(statement, {"id": workflow.id})
     # version_node and dispatch_group reference each other's parents: nodes go first.

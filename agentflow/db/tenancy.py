@@ -79,6 +79,10 @@ _HOOK = (
     "SELECT (workspace_id, name, workflow_id, trigger_name, prefix, key_id, rotated_at, rotated_by, used_at),"
     " INSERT, UPDATE, DELETE"
 )
+#: A scheduler deletes everything below what stands here, so it must be the place of a run of the workspace, and in the
+#: form that `agentflow.objects.names.run_prefix` has: no beginning of others' names, no way out of the store.
+_TRASH = r"""CASE WHEN object_trash.prefix ~ '^runs/\d{4}_\d{2}/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+  THEN (SELECT true FROM run WHERE run.id = CAST(right(object_trash.prefix, 36) AS uuid)) ELSE false END"""
 #: Not for those who serve requests, and not for those who run what users have written.
 _ACCOUNTS = Access("false", auth=_ALL, scheduler="")
 _SEALED = "SELECT (workspace_id, name, key_id, updated_at, updated_by), INSERT, UPDATE, DELETE"
@@ -95,7 +99,8 @@ TABLES: dict[str, Access] = {
     "workflow_draft": _owned(_ALL),
     "version_node": _within("version_node", "version_id", "workflow_version", _ALL),
     "version_edge": _within("version_edge", "version_id", "workflow_version", _ALL),
-    # Code is stored by its hash, once for all workspaces: the webserver may add some, never read any.
+    # Code is stored by its hash, once for all workspaces: the webserver may add some, never read, change or drop any. What
+    # it adds harms nobody: a runner takes only code that has the hash which the version asks for.
     "bundle": Access("true", "SELECT (hash), INSERT"),
     "pool": _owned(_ALL, auth="INSERT"),  # a new workspace begins with one
     "variable": _owned(_ALL),
@@ -119,8 +124,9 @@ TABLES: dict[str, Access] = {
     "run_waiter": _of_run("run_waiter", _ALL),
     "webhook": _owned(_HOOK, auth=_READ),  # whoever delivers has a token and no workspace yet
     "webhook_delivery": _owned(_ALL),
+    # Schedulers serve all workspaces: everybody may see that one is alive, and what it can run.
     "scheduler": Access("true", _READ),
-    "object_trash": Access("true", "INSERT"),
+    "object_trash": Access(_TRASH, "INSERT", parents=("run",)),
     "idempotency_key": _owned(_ALL),
     "audit_event": _owned("SELECT, INSERT", auth="INSERT"),
     "app_user": _ACCOUNTS,

@@ -53,9 +53,9 @@ def delete_run(
     if unfinished:
         what = "The run" if unfinished[0].id == key else f"Its sub-run {unfinished[0].id}"
         raise Conflict(f"{what} has not ended.", hint=f"cancel it first: agentflow runs cancel {run_id}")
+    discard_objects(connection, [run_prefix(run_id) for run_id in runs])  # first: only who sees a run may discard it
     for statement in _DELETE:
         connection.execute(statement, {"ids": uuids(runs)})
-    discard_objects(connection, [run_prefix(run_id) for run_id in runs])
     audit(connection, runs[key].workspace_id, actor, "run.deleted", run_id)
     notify_live(connection, runs[key].workspace_id, dict.fromkeys(runs, GONE))
     return {"id": run_id, "changed": True}

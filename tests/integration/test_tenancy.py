@@ -18,6 +18,7 @@ from agentflow.db.models.history import SEARCH
 from agentflow.db.partitions import ensure_partitions
 from agentflow.db.tenancy import AUTH, SCHEDULER, TABLES, WEB
 from agentflow.ids import uuid7
+from agentflow.objects.names import archive_prefix, month_prefix, run_prefix
 from tests.tenancy_kit import NOW, act_as, fill, put
 
 #: Tables of the whole instance: no row of theirs belongs to a workspace.
@@ -171,6 +172,19 @@ def test_a_row_cannot_be_moved_to_another_workspace(connection, two):
     act_as(connection, WEB, ours)
     said = refused(connection, "UPDATE variable SET workspace_id = :theirs", {"theirs": theirs})
     assert "row-level security" in said
+
+
+def test_the_webserver_throws_away_objects_of_its_own_runs_only(connection, two):
+    mine, theirs = (one["run"] for one in connection.info["filled"])
+    act_as(connection, WEB, two[0])
+    statement = "INSERT INTO object_trash (prefix) VALUES (:prefix)"
+    connection.execute(text(statement), {"prefix": run_prefix(mine)})
+    own = run_prefix(mine)
+    for prefix in (
+        run_prefix(theirs), month_prefix("2026_11"), archive_prefix("2026_10"), "", "runs", own[:-1], own + "/", own + "\n",
+        "../../etc/" + own, own + "/../..", run_prefix(uuid7(NOW)), own.upper(),
+    ):  # fmt: skip
+        assert "row-level security" in refused(connection, statement, {"prefix": prefix}), prefix
 
 
 # -- what the webserver must never have --------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
 from agentflow.access import Role
 from agentflow.catalog import apply_spec
 from agentflow.db.engine import transact
+from agentflow.objects.names import run_prefix
 from agentflow.spec import content_hash, parse_document, parse_text
 
 ETAG = "If-Match"
@@ -257,3 +260,14 @@ def test_export_is_what_apply_takes(web, flow):
     web.put("/workflows/flow", document(timeout="1h"))
     assert "timeout" not in web.call("GET", "/workflows/flow/export?version=1").text
     web.get("/workflows/flow/export?version=9", expect=404)
+
+
+def test_what_is_deleted_takes_its_objects_along(web, kit):
+    """As the webserver's role, which may throw away nothing but objects of its own workspace's runs."""
+    kit.apply({"a": {}})
+    runs = [kit.run(), kit.run(), kit.run()]
+    kit.sql("INSERT INTO output (run_id, node_no, map_index, bytes, ref) VALUES (:run, 1, -1, 70000, 'x')", run=runs[1])
+    web.delete(f"/runs/{runs[0]}")
+    web.delete("/workflows/flow")  # of its runs, those that have some
+    places = kit.rows("SELECT prefix FROM object_trash ORDER BY 1")
+    assert [prefix for (prefix,) in places] == [run_prefix(UUID(run)) for run in runs[:2]]

@@ -1,0 +1,19 @@
+"""The webserver throws away objects of its workspace's runs only
+
+Changes no table: `agentflow db upgrade` brings the policies to what agentflow.db.tenancy says.
+"""
+
+from __future__ import annotations
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing: see above."""
+
+
+def downgrade() -> None:
+    """Nothing: see above."""
