@@ -129,18 +129,15 @@ backfills = Resource("backfills", "Past dates of triggers, run again.")
 @requires(Role.VIEWER)
 def list_backfills(query: BackfillQuery) -> dict[str, Any]:
     """List backfills, the newest first."""
-    return page(
-        *do(
-            partial(
-                use.list_backfills,
-                workflow=query.workflow,
-                state=query.state,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        use.list_backfills,
+        workflow=query.workflow,
+        state=query.state,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))
 
 
 @backfills.post(

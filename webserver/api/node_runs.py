@@ -38,18 +38,15 @@ def get_node_run(path: NodePath) -> dict[str, Any]:
 @requires(Role.VIEWER)
 def list_attempts(path: NodePath, query: PageQuery) -> dict[str, Any]:
     """List the attempts of a node run, the first one first."""
-    return page(
-        *look_up(
-            partial(
-                use.list_attempts,
-                run_id=path.id,
-                address=path.node,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        use.list_attempts,
+        run_id=path.id,
+        address=path.node,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*look_up(find))
 
 
 @node_runs.get("/runs/<id>/nodes/<node>/attempts/<int:attempt>/logs", responses={200: Logs})

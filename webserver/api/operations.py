@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from pydantic import Field
@@ -114,20 +114,17 @@ operations = Resource("operations", "How the system is doing.")
 def list_events(query: EventQuery) -> dict[str, Any]:
     """List who did what, the newest first; of members and keys to admins, of users to administrators of the instance."""
     principal = current_principal()
-    return page(
-        *do(
-            lambda connection: catalog.list_events(
-                connection,
-                subject=query.subject,
-                action=query.action,
-                actor=query.actor,
-                without=_kept_back(principal),
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=principal.workspace,
-            )
-        )
+    find = partial(
+        catalog.list_events,
+        subject=query.subject,
+        action=query.action,
+        actor=query.actor,
+        without=_kept_back(principal),
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=principal.workspace,
     )
+    return page(*do(find))
 
 
 def _kept_back(principal: Principal) -> list[str]:

@@ -35,26 +35,23 @@ runs = Resource("runs", "Executions of workflows.")
 @requires(Role.VIEWER)
 def list_runs(query: RunQuery) -> dict[str, Any]:
     """List runs, the newest first."""
-    return page(
-        *do(
-            partial(
-                use.list_runs,
-                workflow=query.workflow,
-                states=query.state,
-                triggered_by=query.triggered_by,
-                created_from=query.created_from,
-                created_to=query.created_to,
-                logical_from=query.logical_from,
-                logical_to=query.logical_to,
-                search=query.search,
-                backfill=query.backfill,
-                hidden=query.hidden,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        use.list_runs,
+        workflow=query.workflow,
+        states=query.state,
+        triggered_by=query.triggered_by,
+        created_from=query.created_from,
+        created_to=query.created_to,
+        logical_from=query.logical_from,
+        logical_to=query.logical_to,
+        search=query.search,
+        backfill=query.backfill,
+        hidden=query.hidden,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))
 
 
 @runs.post("/workflows/<name>/runs", responses={201: NewRun, 409: None}, openapi_extensions={ONCE: True})
@@ -93,37 +90,31 @@ def get_run(path: RunPath, query: RunPlaceQuery) -> dict[str, Any]:
 @requires(Role.VIEWER)
 def list_run_logs(path: RunPath, query: RunLogQuery) -> dict[str, Any]:
     """Read the log of a run: of all its nodes, or of one."""
-    return page(
-        *do(
-            partial(
-                use.list_log_lines,
-                run_id=path.id,
-                node=query.node,
-                attempt=query.attempt,
-                after=query.after,
-                until=query.until,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        use.list_log_lines,
+        run_id=path.id,
+        node=query.node,
+        attempt=query.attempt,
+        after=query.after,
+        until=query.until,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))
 
 
 @runs.get("/runs/<id>/nodes", responses={200: NodeRunPage})
 @requires(Role.VIEWER)
 def list_node_runs(path: RunPath, query: NodeRunQuery) -> dict[str, Any]:
     """List the node runs of a run."""
-    return page(
-        *look_up(
-            partial(
-                use.list_nodes,
-                run_id=path.id,
-                node=query.node,
-                states=query.state,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        use.list_nodes,
+        run_id=path.id,
+        node=query.node,
+        states=query.state,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*look_up(find))

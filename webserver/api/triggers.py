@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -55,15 +56,12 @@ triggers = Resource("triggers", "What starts runs by itself, and when.")
 @requires(Role.VIEWER)
 def list_triggers(query: TriggerQuery) -> dict[str, Any]:
     """List triggers with their next fire times."""
-    return page(
-        *do(
-            lambda connection: catalog.list_triggers(
-                connection,
-                workflow=query.workflow,
-                fires=query.fires,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        catalog.list_triggers,
+        workflow=query.workflow,
+        fires=query.fires,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))

@@ -34,17 +34,14 @@ versions = Resource("versions", "Versions of workflows, and drafts of the next o
 @requires(Role.VIEWER)
 def list_versions(path: WorkflowPath, query: PageQuery) -> dict[str, Any]:
     """List the versions of a workflow, the newest first."""
-    return page(
-        *do(
-            lambda connection: catalog.list_versions(
-                connection,
-                path.name,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        catalog.list_versions,
+        name=path.name,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))
 
 
 @versions.get("/workflows/<name>/versions/<int:version>", responses={200: Version, 304: None})

@@ -40,20 +40,17 @@ Answered = tuple[dict[str, Any], int, dict[str, str]]
 @requires(Role.VIEWER)
 def list_workflows(query: WorkflowQuery) -> dict[str, Any]:
     """List workflows by name."""
-    return page(
-        *do(
-            lambda connection: catalog.list_workflows(
-                connection,
-                search=query.search,
-                tags=query.tag,
-                paused=query.paused,
-                source=query.source,
-                limit=query.limit,
-                cursor=query.cursor,
-                workspace=current_principal().workspace,
-            )
-        )
+    find = partial(
+        catalog.list_workflows,
+        search=query.search,
+        tags=query.tag,
+        paused=query.paused,
+        source=query.source,
+        limit=query.limit,
+        cursor=query.cursor,
+        workspace=current_principal().workspace,
     )
+    return page(*do(find))
 
 
 @workflows.post("/workflows", responses={201: Applied, 409: None})
