@@ -20,8 +20,7 @@ _AFTER_ALL = uuid.UUID(int=2**128 - 1)
 _LIST = text("""
 SELECT s.id, s.hostname, s.pid, s.executors, s.queues, s.parallelism, s.started_at, s.beat_at, age.seconds AS beat_age,
   CASE WHEN s.state IN ('alive', 'stopping') AND age.seconds > :dead THEN 'dead' ELSE s.state END AS state,
-  (SELECT count(*) FROM attempt a WHERE a.scheduler_id = s.id AND a.state IN ('queued', 'launching', 'running')
-     AND a.run_id >= :oldest)::int AS attempts
+  (SELECT attempts FROM scheduler_load(s.id)) AS attempts
 FROM scheduler s CROSS JOIN LATERAL (
   SELECT greatest(0, extract(epoch FROM clock_timestamp() - s.beat_at))::float AS seconds
 ) AS age
@@ -47,7 +46,7 @@ def list_schedulers(
         UsageError: The cursor is not one of this list.
     """
     before = _AFTER_ALL if cursor is None else read_cursor(CURSOR, cursor, uuid.UUID)
-    parameters = {"before": before, "dead": SCHEDULER_DEAD, "oldest": oldest_open_run(connection)}
+    parameters = {"before": before, "dead": SCHEDULER_DEAD}
     rows = connection.execute(_LIST, parameters | {"ended_within": ended_within, "limit": limit + 1}).all()
     following = write_cursor(CURSOR, rows[limit - 1].id) if len(rows) > limit else None
     return [

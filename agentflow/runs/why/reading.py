@@ -87,12 +87,9 @@ SELECT count(*) FROM (
     AND (o.priority > :priority OR (o.priority = :priority AND (o.ready_at, o.run_id, o.node_no) < (:ready, :run, :node)))
   LIMIT :bound) AS ahead
 """)
+#: Pools are a workspace's own, schedulers everybody's: what others run there is counted by a function that may see it.
 _SCHEDULERS = text("""
-SELECT s.id, s.hostname, s.executors, s.queues, s.parallelism,
-  (SELECT count(*) FROM attempt a JOIN node_run nr ON nr.run_id = a.run_id AND nr.node_no = a.node_no
-     AND nr.map_index = a.map_index JOIN dispatch_group dg ON dg.id = nr.group_id
-   WHERE a.scheduler_id = s.id AND a.state IN ('queued', 'launching', 'running') AND a.run_id >= :oldest
-     AND NOT dg.io) AS used
+SELECT s.id, s.hostname, s.executors, s.queues, s.parallelism, (SELECT slots FROM scheduler_load(s.id)) AS used
 FROM scheduler s WHERE s.state = 'alive' AND s.beat_at > clock_timestamp() - make_interval(secs => :dead) ORDER BY s.id
 """)
 _ATTEMPT = text("""
@@ -115,7 +112,7 @@ def read_facts(connection: Connection, place: Place, address: str) -> Facts:
     run = _run(connection, row, oldest)
     schedulers = tuple(
         SchedulerFacts(str(s.id), s.hostname, tuple(s.executors), tuple(s.queues), s.parallelism, s.used)
-        for s in connection.execute(_SCHEDULERS, {"dead": SCHEDULER_DEAD, "oldest": oldest})
+        for s in connection.execute(_SCHEDULERS, {"dead": SCHEDULER_DEAD})
     )
     key = {"run": place.run_id, "node": place.node, "index": place.map_index}
     found = connection.execute(_NODE, key).one_or_none() if place.node is not None else None

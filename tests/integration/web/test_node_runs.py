@@ -10,7 +10,10 @@ from sqlalchemy import text
 
 from agentflow import runs
 from agentflow.access import Role
+from agentflow.catalog import apply_spec
+from agentflow.spec import parse_document
 from executors.stub import fail, succeed
+from tests.engine_kit import Kit, document
 
 
 @pytest.fixture
@@ -299,3 +302,27 @@ def test_why(web, mapped):
     assert answer["state"] == "retrying"
     assert answer["reasons"][0]["advice"]
     web.get(f"/runs/{mapped}/nodes/none/why", expect=404)
+
+
+def test_slots_that_another_workspace_holds_are_counted_without_saying_whose_they_are(web, tmp_path):
+    kit = Kit(web.engine, tmp_path, parallelism=1)
+    try:
+        web.act_as(Role.ADMIN, workspace="elsewhere")
+        web.act_as(Role.ADMIN)
+        spec = parse_document(document({"hog": {}}, "theirs"))
+        kit.call(apply_spec, spec, source="api", actor="test", workspace="elsewhere")
+        kit.apply({"a": {}})
+        kit.stub.hold("hog")
+        kit.create("theirs", workspace="elsewhere")
+        kit.settle()
+        run = kit.run()
+        answer = web.get(f"/runs/{run}/nodes/a/why")
+        (reason,) = (one for one in answer["reasons"] if one["code"] == "no-executor-slot")
+        assert (reason["detail"]["used"], reason["detail"]["slots"]) == (1, 1)
+        assert "theirs" not in json.dumps(answer)
+        assert [one["attempts"] for one in web.get("/schedulers")["items"]] == [1]
+        kit.stub.release("hog")
+        kit.settle()
+        assert kit.state(run) == "success"
+    finally:
+        kit.close()
