@@ -59,7 +59,7 @@ SELECT t.id, t.config, w.id AS workflow_id, w.name, w.workspace_id, w.published_
   v.spec -> 'params' AS params
 FROM event_source s JOIN trigger t ON t.id = s.trigger_id JOIN workflow w ON w.id = t.workflow_id
 JOIN workflow_version v ON v.id = w.published_version_id
-WHERE s.workspace_id = :workspace AND s.workflow = :name AND t.active AND NOT t.paused AND NOT w.paused AND NOT w.missing
+WHERE s.workspace_id = :workspace AND s.workflow = :name AND t.type = 'event' AND t.active AND NOT t.paused AND NOT w.paused AND NOT w.missing
 ORDER BY t.id FOR NO KEY UPDATE OF t FOR KEY SHARE OF w
 """)
 _ARRIVE = text("""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -53,11 +53,16 @@ def sync_triggers(connection: Connection, workflow: int, spec: WorkflowSpec) -> 
             and before.paused == paused
             and schedule_text(before.config) == schedule_text(document)
         )
-        if document["type"] == "event" and (before is None or before.config != document or not before.active):
-            _set_sources(connection, workflow, row_id, document)
-        elif not unchanged and document["type"] not in CLOCKLESS:
+        # A named trigger may become one of another type: it then listens to nobody, or is due at no time.
+        listens = document["type"] == "event"
+        if listens and (before is None or before.config != document or not before.active):
+            _set_sources(connection, workflow, row_id, document.get("workflows") or [document["workflow"]])
+        elif not listens and before is not None and before.config["type"] == "event":
+            _set_sources(connection, workflow, row_id, [])
+        if not unchanged:
             # Fires missed while it was paused or absent are not made up.
-            following = None if paused else first_fire_at(str(row_id), document, now)
+            waits = paused or document["type"] in CLOCKLESS
+            following = None if waits else first_fire_at(str(row_id), document, now)
             connection.execute(_SET_NEXT, {"id": row_id, "next": following})
     for identity, row in existing.items():
         if identity not in kept and row.active:
@@ -73,9 +78,8 @@ WHERE w.id = :workflow
 """)
 
 
-def _set_sources(connection: Connection, workflow: int, trigger: int, document: Mapping[str, Any]) -> None:
-    """Whose ends an event trigger waits for; a changed one begins to wait anew."""
-    names = document.get("workflows") or [document["workflow"]]
+def _set_sources(connection: Connection, workflow: int, trigger: int, names: Sequence[str]) -> None:
+    """Whose ends a trigger waits for; a changed one begins to wait anew."""
     connection.execute(_FORGET_SOURCES, {"trigger": trigger})
     connection.execute(_FORGET_ARRIVALS, {"trigger": trigger})
     connection.execute(_ADD_SOURCES, {"trigger": trigger, "workflow": workflow, "names": list(names)})

@@ -192,6 +192,26 @@ def test_a_changed_trigger_listens_to_its_new_workflow_alone(kit):
     assert len(started(kit, "then")) == 1
 
 
+HOURLY = {"name": "t", "type": "interval", "every": "1h"}
+
+
+def test_a_named_trigger_that_becomes_a_clock_listens_to_nobody(kit):
+    kit.apply({"a": {}}, "first")
+    kit.apply({"b": {}}, "then", triggers=[event("first", name="t")])
+    kit.apply({"b": {}}, "then", triggers=[HOURLY])
+    kit.run("first")
+    assert started(kit, "then") == []
+    assert kit.rows("SELECT 1 FROM event_source") == []
+
+
+@pytest.mark.parametrize("other", [{"type": "event", "workflow": "first"}, {"type": "webhook"}])
+def test_a_named_trigger_that_loses_its_clock_is_never_due(kit, other):
+    kit.apply({"a": {}}, "first")
+    kit.apply({"b": {}}, "then", triggers=[HOURLY])
+    kit.apply({"b": {}}, "then", triggers=[{"name": "t", **other}])
+    assert kit.row("SELECT next_fire_at FROM trigger").next_fire_at is None
+
+
 # -- failures in a row ---------------------------------------------------------------------------------------------------
 def test_so_many_failures_in_a_row_pause_a_workflow_and_say_why(kit):
     kit.apply({"a": {}}, max_consecutive_failures=2)
