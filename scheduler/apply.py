@@ -47,6 +47,7 @@ class Applied:
     due: int = 0
     next_resume: datetime | None = None
     ended: list[uuid.UUID] = field(default_factory=list)
+    ended_workflows: set[int] = field(default_factory=set)  #: Theirs.
     finals: Mapping[NodeRunState, int] = field(default_factory=dict)
     refused: int = 0
 
@@ -85,6 +86,7 @@ def apply_events(connection: Connection, events: Sequence[Started | Finished], l
     applied.ready += batch.settlement.made_ready
     applied.due += batch.settlement.made_due + len(batch.settlement.unfinished)
     applied.ended = batch.settlement.ended
+    applied.ended_workflows = {runs[run_id].workflow_id for run_id in applied.ended}
     applied.finals = batch.settlement.finals
     return applied
 

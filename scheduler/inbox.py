@@ -42,6 +42,11 @@ class Inbox:
             self._woken = True
             self._condition.notify()
 
+    @property
+    def holds_ends(self) -> bool:
+        """Whether an attempt has ended that nobody has taken yet."""
+        return self._finished
+
     def wait(self, timeout: float) -> bool:
         """Wait for a finish, a wake-up or a start that has been held long enough, at most `timeout` seconds.
 

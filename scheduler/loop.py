@@ -22,7 +22,7 @@ from agentflow.db.engine import is_disconnect, is_retriable
 from agentflow.db.queries import claims, due
 from agentflow.db.queries.attempts import attempt_id, attempts_to_stop, open_attempts
 from agentflow.db.queries.locks import database_now
-from agentflow.db.queries.starts import start_waiting
+from agentflow.db.queries.queued import start_next_of, start_waiting
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started
 from executors.base import Executor
@@ -81,6 +81,9 @@ class Loop:
         self._audit_at = (
             0.0  # time.monotonic() of the next look for open attempts in the database that are unknown here
         )
+        self._unfinished = False  # whether there is more to claim than was claimed yet
+        self._ended: set[int] = set()  # workflows whose runs have ended: their next ones may start
+        self._waiting_after = 0  # the last workflow with queued runs that was looked at, while there are many
         self._draining = False
         self._drained = threading.Event()
         self._stopping = threading.Event()
@@ -138,7 +141,7 @@ class Loop:
                 self._look = True
 
     def _pause(self) -> float:
-        if self._look:
+        if self._look or self._unfinished:
             return 0.0
         now = time.monotonic()
         wait = self._next_due - now
@@ -170,7 +173,7 @@ class Loop:
             self._advance_all(connection)
         if look:
             self._advance_all(connection, start=self._start_runs)
-        elif self._claimer.due_in() == 0:
+        elif self._unfinished or self._claimer.due_in() == 0:
             self._claim_on(connection)
         if look and self._survey(connection):
             self._advance_all(connection)
@@ -182,12 +185,13 @@ class Loop:
         self._claim_on(connection, start=start)
 
     def _claim_on(self, connection: Connection, *, start: bool = False) -> None:
-        more = True
+        self._unfinished, more = False, True
         while self._pending or (more and not self._draining):
             more = self._advance(connection, start=start)
             start = False
-            if more:  # where thousands of groups wait, that may be long: what ends meanwhile frees slots
-                self._collect()
+            if more and self._inbox.holds_ends:
+                self._unfinished = True  # where thousands of groups wait, this may be long: what has ended frees slots
+                return
 
     def _advance(self, connection: Connection, *, start: bool = False) -> bool:
         """Apply a batch and claim what follows in one transaction: a hop costs one flush of the log, not two.
@@ -202,9 +206,7 @@ class Loop:
             with connection.begin():
                 applied = apply_events(connection, batch) if batch else None
                 # Not after events: those hold runs, and workflows are locked before runs.
-                started = (
-                    start_waiting(connection, small_only=True) if start and not batch and not self._draining else []
-                )
+                started = self._start_small(connection) if start and not batch and not self._draining else []
                 claimed = Claimed()
                 if not self._draining:
                     claimed = self._claimer.claim(connection, self._oldest, self._live.out)
@@ -229,6 +231,14 @@ class Loop:
             self._on_due()
             self._on_runs_changed()  # they may have timeouts, which the starter watches
         return claimed.more or bool(started)
+
+    def _start_small(self, connection: Connection) -> list[uuid.UUID]:
+        """Start small runs: of workflows whose runs have ended, and of a window of the others that have any queued."""
+        ended, self._ended = self._ended, set()
+        started = start_next_of(connection, ended, small_only=True) if ended else []
+        found = start_waiting(connection, after=self._waiting_after, small_only=True)
+        self._waiting_after = found.end or 0
+        return started + found.started
 
     @staticmethod
     def _count(claimed: Claimed, batch: list[Started | Finished]) -> None:
@@ -313,6 +323,7 @@ class Loop:
             self._due_in(wait)
         if applied.ended:
             self._look = True  # another run of the workflow may start
+            self._ended |= applied.ended_workflows
             self._on_runs_changed()
         for state, count in applied.finals.items():
             metrics.FINISHED.labels(state).inc(count)

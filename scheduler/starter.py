@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy import Engine, text
 
 from agentflow.db.engine import transact
 from agentflow.db.queries.locks import lock_runs
-from agentflow.db.queries.starts import start_backfilled, start_left_over, start_waiting
+from agentflow.db.queries.queued import start_waiting
+from agentflow.db.queries.starts import start_backfilled, start_left_over
 from agentflow.runs.cancel import stop_runs
 from scheduler.backfills import advance_backfills
 from scheduler.service import WorkerThread
@@ -17,6 +20,9 @@ from scheduler.service import WorkerThread
 log = logging.getLogger(__name__)
 
 POLL = 5.0  # seconds
+#: A look at thousands of workflows, all at their limits, is followed by a rest so many times as long: when a run ends, the
+#: loop itself starts the next one of its workflow.
+REST = 4.0
 
 _TIMED_OUT = text("""
 SELECT id FROM run WHERE state = 'running' AND timeout_at <= clock_timestamp() AND NOT timed_out
@@ -39,21 +45,37 @@ class Starter(WorkerThread):
         self._engine = engine
         self._on_started = on_started
         self._start_runs = start_runs
+        self._rest_until = 0.0  # time.monotonic() before which workflows at their limits are not looked at again
 
     def work(self) -> float:
         """Start everything that may start; stop what has timed out."""
         while self._start_runs and not self.stopping:
             made = transact(self._engine, advance_backfills)
-            started = [
-                run
-                for start in (start_waiting, start_backfilled, start_left_over)
-                for run in transact(self._engine, start)
-            ]
+            started = [run for start in (start_backfilled, start_left_over) for run in transact(self._engine, start)]
             if started:
                 self._on_started()
-            elif not made:
+            if not self._start_waiting() and not started and not made:
                 break
-        return min(POLL, self._stop_timed_out())
+        rest = self._rest_until - time.monotonic()
+        return min(rest if rest > 0 else POLL, self._stop_timed_out())
+
+    def _start_waiting(self) -> bool:
+        """Look at all workflows with queued runs; whether any was started."""
+        began, after, any_started = time.monotonic(), 0, False
+        if began < self._rest_until:
+            return False
+        while not self.stopping:
+            found = transact(self._engine, partial(start_waiting, after=after))
+            if found.started:
+                any_started = True
+                self._on_started()
+            if found.end is None:
+                break
+            after = found.end
+        if after and not any_started:
+            now = time.monotonic()
+            self._rest_until = now + REST * (now - began)
+        return any_started
 
     def _stop_timed_out(self) -> float:
         with self._engine.begin() as connection:

@@ -19,7 +19,7 @@ from agentflow.catalog import (
     store_adhoc,
 )
 from agentflow.db.models.history import PARTITIONED
-from agentflow.db.queries.starts import start_waiting
+from agentflow.db.queries.queued import start_waiting
 from agentflow.errors import Conflict, NotFound, OwnedByFile, UsageError
 from agentflow.runs import cancel_run
 from agentflow.settings_store import (

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from agentflow import catalog, runs
 from agentflow.db.engine import transact
-from agentflow.db.queries.starts import start_waiting
+from agentflow.db.queries.queued import start_waiting
 from agentflow.spec import parse_document
 from agentflow.states import TriggeredBy
 
@@ -63,6 +63,6 @@ def _start(engine, name: str, nodes: dict, *, runs_of_it: int = 1) -> str:
     transact(engine, lambda c: catalog.apply_spec(c, spec, source="api", actor="test"))
     create = partial(runs.create_run, name=name, params={}, triggered_by=TriggeredBy.API, actor="test")
     made = [transact(engine, create) for _ in range(runs_of_it)]
-    while transact(engine, start_waiting):
+    while transact(engine, start_waiting).started:
         pass
     return str(made[-1]["id"])

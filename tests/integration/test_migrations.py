@@ -20,7 +20,7 @@ from agentflow.db import migrate, tenancy
 from agentflow.db.engine import make_engine
 from agentflow.db.models import Model
 from agentflow.db.models.history import PARTITIONED
-from agentflow.db.queries.starts import start_waiting
+from agentflow.db.queries.queued import start_waiting
 from agentflow.errors import DatabaseNotReady
 from agentflow.postgres import EmbeddedPostgres, libpq_url
 from agentflow.postgres.config import UNSAFE_FAST

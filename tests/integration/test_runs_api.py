@@ -12,8 +12,9 @@ from sqlalchemy import text
 
 from agentflow.catalog import set_paused, store_adhoc
 from agentflow.catalog.graph import reserve_groups
+from agentflow.db.queries.queued import SMALL, start_waiting
 from agentflow.db.queries.schedulers import release_reservations
-from agentflow.db.queries.starts import SMALL, start_locked, start_waiting
+from agentflow.db.queries.starts import start_locked
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from agentflow.ids import uuid7
 from agentflow.runs import cancel_run, insert_run, list_runs, read_logs, rerun, set_note, show_run

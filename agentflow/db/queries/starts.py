@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from agentflow.db.arrays import ints, uuids
+from agentflow.db.arrays import uuids
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.locks import lock_runs
@@ -16,7 +16,6 @@ from agentflow.db.statement import Statement
 from agentflow.states import RunState
 
 BATCH = 200  #: Runs started in one transaction.
-SMALL = 500  #: Nodes from which on a run is started by the starter's thread, so that it does not hold up the loop.
 SMALL_BATCH = 20  #: Runs that the loop itself starts in one transaction.
 
 #: Roots are ready in the same statement; a root with a `when` is due for the evaluator instead. A reserved run
@@ -72,7 +71,7 @@ def start_locked(connection: Connection, ids: Sequence[uuid.UUID]) -> list[uuid.
 
 #: With `depends_on_past` a run with a logical date starts when the one before it, made by a clock, has ended well. Of
 #: several of one date the newest counts.
-_PAST_ENDED_WELL = """
+PAST_ENDED_WELL = """
 (NOT w.depends_on_past OR run.logical_date IS NULL OR coalesce((
   SELECT p.state = 'success' FROM run p
   WHERE p.workflow_id = w.id AND p.logical_date < run.logical_date
@@ -80,42 +79,13 @@ _PAST_ENDED_WELL = """
     AND p.parent_run_id IS NULL
   ORDER BY p.logical_date DESC, p.id DESC LIMIT 1), true))
 """
-#: Workflows with queued runs that may start, locked in id order.
-_LOCK_WAITING = Statement(f"""
-SELECT w.id FROM workflow w
-WHERE w.id IN (SELECT workflow_id FROM run WHERE state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL AND backfill_id IS NULL)
-  AND (NOT w.depends_on_past OR EXISTS (
-    SELECT 1 FROM run WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL
-      AND run.parent_run_id IS NULL AND run.backfill_id IS NULL AND {_PAST_ENDED_WELL}))
-  AND NOT w.paused AND w.max_active_runs > (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL
-      AND r.backfill_id IS NULL)
-ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
-""")
-#: Counted after the locks are held: another scheduler may have started some meanwhile.
-_NEXT = Statement(f"""
-SELECT r.id, w.id AS workflow_id,
-  EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_no = :large) AS large
-FROM workflow w, LATERAL (
-  SELECT run.id, run.version_id FROM run
-  WHERE run.workflow_id = w.id AND run.state = 'queued' AND run.reserved_for IS NULL AND run.parent_run_id IS NULL
-    AND run.backfill_id IS NULL AND {_PAST_ENDED_WELL}
-  ORDER BY coalesce(run.logical_date, run.created_at), run.id
-  LIMIT greatest(0, w.max_active_runs - (
-    SELECT count(*) FROM run r WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL
-      AND r.backfill_id IS NULL))
-) AS r
-WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
-""")
-
-
 #: A backfill has a limit of its own, and does not start while it or its workflow is paused. Only those that have a run
 #: to start are taken: of many that wait for a date before, a batch would never come to the others.
 _LOCK_BACKFILLS = Statement(f"""
 SELECT b.id FROM backfill b JOIN workflow w ON w.id = b.workflow_id
 WHERE b.state = 'running' AND NOT w.paused AND EXISTS (
   SELECT 1 FROM run
-  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL})
+  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {PAST_ENDED_WELL})
   AND b.max_active_runs > (
     SELECT count(*) FROM run r WHERE r.backfill_id = b.id AND r.state = 'running' AND r.parent_run_id IS NULL)
 ORDER BY b.id LIMIT :batch FOR NO KEY UPDATE OF b SKIP LOCKED
@@ -123,7 +93,7 @@ ORDER BY b.id LIMIT :batch FOR NO KEY UPDATE OF b SKIP LOCKED
 _NEXT_OF_BACKFILLS = Statement(f"""
 SELECT r.id FROM backfill b JOIN workflow w ON w.id = b.workflow_id, LATERAL (
   SELECT run.id FROM run
-  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {_PAST_ENDED_WELL}
+  WHERE run.backfill_id = b.id AND run.state = 'queued' AND run.parent_run_id IS NULL AND {PAST_ENDED_WELL}
   ORDER BY CASE WHEN b.reverse THEN -extract(epoch FROM run.logical_date) ELSE extract(epoch FROM run.logical_date) END, run.id
   LIMIT greatest(0, b.max_active_runs - (
     SELECT count(*) FROM run r WHERE r.backfill_id = b.id AND r.state = 'running' AND r.parent_run_id IS NULL))
@@ -152,19 +122,3 @@ SELECT id FROM run WHERE state = 'queued' AND parent_run_id IS NOT NULL AND rese
 def start_left_over(connection: Connection) -> list[uuid.UUID]:
     """Start sub-runs whose scheduler died between making and starting them."""
     return start_locked(connection, [row.id for row in _LEFT_OVER.run(connection, {"batch": SMALL_BATCH})])
-
-
-def start_waiting(connection: Connection, *, small_only: bool = False) -> list[uuid.UUID]:
-    """Start queued runs as far as pauses and max_active_runs allow, oldest logical date first, a batch at a time.
-
-    Args:
-        connection: In a transaction.
-        small_only: Leave workflows alone whose next runs include one of SMALL nodes or more.
-    """
-    batch = SMALL_BATCH if small_only else BATCH
-    waiting = _LOCK_WAITING.run(connection, {"batch": batch})
-    if not waiting:
-        return []
-    found = _NEXT.run(connection, {"ids": ints(row.id for row in waiting), "batch": batch, "large": SMALL})
-    left_alone = {row.workflow_id for row in found if row.large} if small_only else set()
-    return start_locked(connection, [row.id for row in found if row.workflow_id not in left_alone])

@@ -1,0 +1,99 @@
+"""Which queued runs start: as far as pauses and the workflows' limits allow, the oldest date of each workflow first.
+
+As with claims (`claims`), a loose index scan finds the workflows that have any queued, however many others there are, and
+there is a bound: where thousands wait at their limits, one look sees a window of them, and looks go round.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from agentflow.db.arrays import ONE_BY_ONE, ints
+from agentflow.db.queries.starts import BATCH, PAST_ENDED_WELL, SMALL_BATCH, start_locked
+from agentflow.db.statement import Statement
+
+WINDOW = 256  #: Workflows that one look sees.
+SMALL = 500  #: Nodes from which on a run is started by the starter's thread, so that it does not hold up the loop.
+
+_QUEUED = "state = 'queued' AND reserved_for IS NULL AND parent_run_id IS NULL AND backfill_id IS NULL"
+_RUNNING = """
+SELECT count(*) FROM run r
+WHERE r.workflow_id = w.id AND r.state = 'running' AND r.parent_run_id IS NULL AND r.backfill_id IS NULL
+"""
+#: Those that may start a run are locked in id order.
+_LOCK = """
+WITH RECURSIVE q(id, n) AS (
+  {source}
+), l AS MATERIALIZED (
+  SELECT w.id FROM (SELECT id FROM q WHERE id IS NOT NULL ORDER BY id {one_by_one}) AS k JOIN workflow w ON w.id = k.id
+  WHERE NOT w.paused AND w.max_active_runs > ({running}) AND (NOT w.depends_on_past OR EXISTS (
+    SELECT 1 FROM run WHERE run.workflow_id = w.id AND {queued} AND {past}))
+  ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
+)
+SELECT ARRAY(SELECT id FROM l ORDER BY id) AS ids, max(id) AS last, count(id) AS seen FROM q
+"""
+_PARTS = {"one_by_one": ONE_BY_ONE, "running": _RUNNING, "queued": _QUEUED, "past": PAST_ENDED_WELL}
+_LOCK_WINDOW = Statement(
+    _LOCK.format(
+        source=f"""
+  (SELECT workflow_id, 1 FROM run WHERE {_QUEUED} AND workflow_id > :after ORDER BY workflow_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT run.workflow_id FROM run WHERE {_QUEUED} AND run.workflow_id > q.id ORDER BY run.workflow_id LIMIT 1), q.n + 1
+  FROM q WHERE q.id IS NOT NULL AND q.n < :window""",
+        **_PARTS,
+    )
+)
+_LOCK_THESE = Statement(_LOCK.format(source="SELECT id, 1 FROM unnest(CAST(:ids AS bigint[])) AS k(id)", **_PARTS))
+#: Counted after the locks are held: another scheduler may have started some meanwhile.
+_NEXT = Statement(f"""
+SELECT r.id, w.id AS workflow_id,
+  EXISTS (SELECT 1 FROM version_node vn WHERE vn.version_id = r.version_id AND vn.node_no = :large) AS large
+FROM workflow w, LATERAL (
+  SELECT run.id, run.version_id FROM run WHERE run.workflow_id = w.id AND {_QUEUED} AND {PAST_ENDED_WELL}
+  ORDER BY coalesce(run.logical_date, run.created_at), run.id LIMIT greatest(0, w.max_active_runs - ({_RUNNING}))
+) AS r
+WHERE w.id = ANY(CAST(:ids AS bigint[])) LIMIT :batch
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What one look at the workflows with queued runs did."""
+
+    started: list[uuid.UUID] = field(default_factory=list)
+    end: int | None = None  #: The last workflow that was looked at, when there may be more behind it.
+
+
+def start_waiting(connection: Connection, *, after: int = 0, small_only: bool = False) -> Waiting:
+    """Start queued runs of a window of workflows, a batch at most.
+
+    Args:
+        connection: In a transaction that has locked no run.
+        after: Begin behind this workflow.
+        small_only: Leave workflows alone whose next runs include one of SMALL nodes or more.
+    """
+    batch = SMALL_BATCH if small_only else BATCH
+    row = _LOCK_WINDOW.run(connection, {"after": after, "window": WINDOW, "batch": batch})[0]
+    started = _start(connection, row.ids, batch, small_only=small_only)
+    if len(row.ids) == batch:
+        return Waiting(started, row.ids[-1])
+    return Waiting(started, row.last if row.seen == WINDOW else None)
+
+
+def start_next_of(connection: Connection, workflows: Collection[int], *, small_only: bool = False) -> list[uuid.UUID]:
+    """Start queued runs of these workflows, a batch at most: runs of theirs have ended. As `start_waiting`."""
+    batch = SMALL_BATCH if small_only else BATCH
+    row = _LOCK_THESE.run(connection, {"ids": ints(workflows), "batch": batch})[0]
+    return _start(connection, row.ids, batch, small_only=small_only)
+
+
+def _start(connection: Connection, workflows: list[int], batch: int, *, small_only: bool) -> list[uuid.UUID]:
+    if not workflows:
+        return []
+    found = _NEXT.run(connection, {"ids": ints(workflows), "batch": batch, "large": SMALL})
+    left_alone = {row.workflow_id for row in found if row.large} if small_only else set()
+    return start_locked(connection, [row.id for row in found if row.workflow_id not in left_alone])
