@@ -74,6 +74,7 @@ class Claimer:
 
     def begin(self) -> None:
         """Something may have changed: look at all groups again."""
+        self._crowd.begin()
         self._tour.begin()
 
     def due_in(self) -> float | None:
@@ -166,7 +167,8 @@ class Claimer:
             return [], False
         took = self._take_from(connection, window.groups, slots, oldest, out)
         if known:
-            self._crowd.served(known, {group.id for group in took.waiting}, took.groups)
+            passed = {group.id for group in window.groups} - took.groups
+            self._crowd.served(known, passed | {group.id for group in took.waiting}, took.groups)
             return took.claimed, True
         over = time.monotonic()
         if took.claimed:

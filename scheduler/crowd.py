@@ -24,9 +24,14 @@ class Crowd:
     def __init__(self) -> None:
         self._groups: list[Group] = []
         self._until = 0.0
+        self._vain = False  # whether the last claim of these took nothing
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    def begin(self) -> None:
+        """Something may have changed: slots of a pool are free, say."""
+        self._vain = False
 
     def note(self, waiting: Sequence[Group], now: float) -> None:
         """A look found these beyond what could be taken."""
@@ -40,6 +45,8 @@ class Crowd:
         """
         if now >= self._until:
             self._groups = []
+        if self._vain:
+            return []
         most = max(LEAST, PER_SLOT * sum(slots.values()))
         fitting = [group for group in self._groups if slots.get(place_of(group, slots, default_executor), 0) > 0]
         others = [group.id for group in fitting if not group.backfill][:most]
@@ -51,11 +58,10 @@ class Crowd:
         Args:
             picked: What `pick` said.
             waiting: Those of them with more than could be taken; the others but the taken ones have nothing any more.
-            taken: Those that had their turn: they go to the end. None: a pool is full, say, and a look finds others.
+            taken: Those that had their turn: they go to the end. None: a pool is full, say; until something changes,
+                looks may find others.
         """
-        if not taken:
-            self._groups = []
-            return
+        self._vain = not taken
         kept = [group for group in self._groups if group.id not in picked or group.id in waiting]
         turned = [group for group in self._groups if group.id in taken]
         self._groups = [group for group in kept if group.id not in taken] + turned

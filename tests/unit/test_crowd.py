@@ -62,10 +62,11 @@ def test_who_had_a_turn_goes_to_the_end_and_who_has_nothing_left_goes(waiting):
     assert pick(waiting, {LOCAL: 100}) == left
 
 
-def test_a_claim_in_vain_looks_again(waiting):
+def test_after_a_claim_in_vain_others_are_looked_for_until_something_changes(waiting):
     waiting.served(range(LEAST), waiting=range(LEAST), taken=())
     assert pick(waiting) == []
-    assert not waiting
+    waiting.begin()
+    assert pick(waiting) == list(range(LEAST))
 
 
 def test_a_tour_goes_round_once():
