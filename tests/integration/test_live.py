@@ -25,6 +25,7 @@ from executors.stub import fail
 from tests.engine_kit import Kit
 from tests.live_kit import PATIENCE, Server, Watcher, until
 from webserver.live.allowance import BURST
+from webserver.live.runs import SHARED_FROM
 
 #: The client library leaves sockets of failed connections to the garbage collector.
 pytestmark = [
@@ -102,6 +103,20 @@ def refused(server: Server, **options) -> dict:
         client.connect(server.address, transports=["websocket"], wait_timeout=20, **options)
     client.shutdown()
     return said[0]["data"]
+
+
+def _sockets_of(worker, port: int) -> int:
+    """Connections of a worker's clients."""
+    found = worker.net_connections(kind="tcp")
+    return sum(each.status == "ESTABLISHED" and each.laddr.port == port for each in found)
+
+
+def _shared(kit: Kit, run: str, server: Server) -> bool:
+    """Change much; whether one worker has told what the other one read."""
+    kit.clear(run)
+    kit.finish(run)
+    told = server.get("/metrics")[2].decode().splitlines()
+    return any(float(line.split()[-1]) for line in told if 'live_shared_total{result="found"}' in line)
 
 
 class TestStates:
@@ -364,6 +379,37 @@ class TestFailures:
         assert [each.older for each in watchers] == [[]] * len(watchers)
         text = one.get("/metrics")[2].decode()  # of both workers together, whoever answers
         assert "agentflow_web_sockets 6.0" in text
+
+    def test_two_workers_read_for_each_other_and_lose_nothing_with_redis(self, kit, start, watch, redis_server) -> None:
+        server = start(workers=2, AGENTFLOW_REDIS_URL=redis_server.url)
+        flow(kit, SHARED_FROM)
+        run = kit.run()
+        watchers: list[Watcher] = []
+
+        def on_both() -> bool:
+            if all(_sockets_of(worker, server.port) for worker in server.workers()):
+                return True
+            watchers.append(watch(server))
+            return False
+
+        until(on_both, "sockets on both workers")
+        for each in watchers:
+            each.join(f"run:{run}")
+        until(lambda: all(run in each.seq for each in watchers), "the first messages")
+        until(lambda: _shared(kit, run, server), "a change that one worker read for both")
+        kit.clear(run)
+        redis_server.freeze()
+        kit.settle()
+        redis_server.kill()
+        kit.finish(run)
+        until(lambda: agrees(kit, run, *watchers), "agreement without Redis")
+        assert {line["logger"] for line in server.lines("redis_away")} == {"webserver.shared.link"}
+        redis_server.start()
+        kit.clear(run, "n1", downstream=True)
+        kit.finish(run)
+        until(lambda: agrees(kit, run, *watchers), "agreement with Redis")
+        until(lambda: len(server.lines("redis_back")) == len(server.lines("redis_away")), "Redis is found again")
+        assert [each.older for each in watchers] == [[]] * len(watchers)
 
     def test_shutdown_does_not_wait_for_sockets(self, kit, start, watch) -> None:
         server = start()

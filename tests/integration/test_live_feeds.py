@@ -6,7 +6,6 @@ import json
 import threading
 import uuid
 import zlib
-from collections import defaultdict
 from functools import partial
 
 import psycopg
@@ -20,6 +19,8 @@ from agentflow.postgres import libpq_url
 from agentflow.runs import delete_run, live, set_note
 from agentflow.spec import parse_document
 from tests.engine_kit import Kit, branch
+from tests.feed_kit import Clock, Sockets
+from webserver.live.changes import OwnChanges
 from webserver.live.definitions import DefinitionFeed
 from webserver.live.feed import CONGESTED_AGAIN, PACE
 from webserver.live.listener import read_note
@@ -29,38 +30,6 @@ from webserver.live.pump import Pump
 from webserver.live.runs import RunFeed
 
 WORKSPACE = 1
-
-
-class Sockets:
-    """Where the feeds send to."""
-
-    def __init__(self) -> None:
-        self.got: dict[str, list[dict]] = defaultdict(list)
-        self.full: set[str] = set()
-
-    def send(self, event, payload, sids) -> None:
-        for sid in sids:
-            assert sid not in self.full
-            self.got[sid].append(json.loads(json.dumps(payload)))
-
-    def congested(self, sid) -> bool:
-        return sid in self.full
-
-    def take(self, sid) -> list[dict]:
-        """What a socket got since the last call."""
-        got, self.got[sid] = self.got[sid], []
-        return got
-
-
-class Clock:
-    """Time moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def work(self, feed, passed: float = PACE):
-        self.now += passed
-        return feed.work(self.now)
 
 
 @pytest.fixture
@@ -90,7 +59,7 @@ def key(run: str) -> uuid.UUID:
 class TestRuns:
     @pytest.fixture
     def feed(self, read, sockets) -> RunFeed:
-        return RunFeed(read, sockets)
+        return RunFeed(read, sockets, OwnChanges(read))
 
     def moved(self, kit: Kit, feed: RunFeed, run: str) -> None:
         seq = kit.row("SELECT event_seq FROM run WHERE id = :id", id=key(run)).event_seq
@@ -295,7 +264,7 @@ class TestRuns:
                 raise OSError("away")
             return read(workspace, work)
 
-        feed = RunFeed(sometimes, sockets)
+        feed = RunFeed(sometimes, sockets, OwnChanges(sometimes))
         kit.apply({"a": {}})
         run = kit.run()
         feed.join("s", WORKSPACE, key(run), live.WHOLE)

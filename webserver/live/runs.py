@@ -15,10 +15,16 @@ from typing import Any
 
 from agentflow.db.notify import GONE
 from agentflow.runs import live
+from webserver.live.changes import Changes, Wanted
 from webserver.live.feed import CONGESTED_AGAIN, PACE, Moved, Outlet, Read
 
 Room = tuple[int, uuid.UUID]  #: Workspace and run.
 EVENT = "run"
+TURN = 0.01  #: Seconds until a room is looked at again that another process reads,
+TURNS = 20  #: and how often, before it is read here.
+SHARED_FROM = (
+    50  #: Node runs of a room's last change from which on its next one is shared: a small one is read as fast.
+)
 
 
 @dataclass(slots=True)
@@ -32,12 +38,16 @@ class Watcher:
 class RunFeed:
     """See the module."""
 
-    def __init__(self, read: Read, outlet: Outlet) -> None:
+    def __init__(self, read: Read, outlet: Outlet, changes: Changes) -> None:
         self._read = read
         self._outlet = outlet
+        self._changes = changes
         self._rooms: dict[Room, dict[str, Watcher]] = {}
         self._due: dict[Room, float] = {}  # rooms that may have news, and when to look (monotonic clock)
         self._sent: dict[Room, float] = {}
+        self._noted: dict[Room, int] = {}  # how far the database is known to be; missing: it has to be asked
+        self._sizes: dict[Room, int] = {}  # node runs of the last change that was told
+        self._left: Counter[Room] = Counter()  # how often in a row a reading was left to another process
 
     def join(self, sid: str, workspace: int, run: uuid.UUID, after: int) -> None:
         """A socket wants what follows a position; joining again changes the position."""
@@ -50,7 +60,7 @@ class RunFeed:
         watchers = self._rooms.get(room, {})
         watchers.pop(sid, None)
         if not watchers:
-            for table in (self._rooms, self._due, self._sent):
+            for table in (self._rooms, self._due, self._sent, self._noted, self._sizes, self._left):
                 table.pop(room, None)
 
     def drop(self, sid: str) -> None:
@@ -63,12 +73,17 @@ class RunFeed:
         if moved is None:
             for room in self._rooms:
                 if room[0] == workspace:
+                    self._noted.pop(room, None)
                     self._mark(room)
             return
         for run, seq in moved.items():
             room = (workspace, run)
-            behind = any(watcher.position < seq for watcher in self._rooms.get(room, {}).values())
-            if behind or (seq == GONE and room in self._rooms):
+            watchers = self._rooms.get(room, {})
+            if seq == GONE and watchers:
+                self._noted.pop(room, None)
+                self._mark(room)
+            elif any(watcher.position < seq for watcher in watchers.values()):
+                self._noted[room] = max(seq, self._noted.get(room, 0))
                 self._mark(room)
 
     def look(self) -> None:
@@ -103,10 +118,16 @@ class RunFeed:
                 waiting.add(room)
             if able:
                 most[room], others[room] = self._split(room, able)
+        left: set[Room] = set()
         for group in (most, {room: sids for room, sids in others.items() if sids}):
             if group:
-                self._tell_group(workspace, group)
+                left |= self._tell_group(workspace, group)
         for room in rooms:
+            if room in left:
+                self._left[room] += 1
+                self._due[room] = now + TURN
+                continue
+            self._left.pop(room, None)
             self._sent[room] = now
             if room in waiting and room in self._rooms:
                 self._due[room] = now + CONGESTED_AGAIN
@@ -114,6 +135,7 @@ class RunFeed:
                 self._due.pop(room, None)
                 if room not in self._rooms:
                     self._sent.pop(room, None)
+                    self._noted.pop(room, None)
 
     def _split(self, room: Room, sids: Iterable[str]) -> tuple[list[str], list[str]]:
         """Those at the position that most are at, and the rest."""
@@ -122,11 +144,22 @@ class RunFeed:
         same = [sid for sid in sids if watchers[sid].position == usual]
         return same, [sid for sid in sids if watchers[sid].position != usual]
 
-    def _tell_group(self, workspace: int, group: dict[Room, list[str]]) -> None:
-        afters = {room[1]: min(self._rooms[room][sid].position for sid in sids) for room, sids in group.items()}
-        changes = self._read(workspace, partial(live.run_changes, workspace=workspace, afters=afters))
+    def _tell_group(self, workspace: int, group: dict[Room, list[str]]) -> set[Room]:
+        """Rooms of which another process is reading the same are left, and returned."""
+        wanted = {room[1]: self._wanted(room, sids) for room, sids in group.items()}
+        changes, elsewhere = self._changes(workspace, wanted)
+        left = {room for room in group if room[1] in elsewhere}
         for room, sids in group.items():
-            self._deliver(room, changes.get(room[1]), sids)
+            if room not in left:
+                self._deliver(room, changes.get(room[1]), sids)
+        return left
+
+    def _wanted(self, room: Room, sids: Iterable[str]) -> Wanted:
+        watchers = [self._rooms[room][sid] for sid in sids]
+        # A newcomer may know more than what was noted here, and who has left it to others long enough reads.
+        small = self._sizes.get(room, 0) < SHARED_FROM
+        alone = small or any(watcher.fresh for watcher in watchers) or self._left[room] >= TURNS
+        return Wanted(min(watcher.position for watcher in watchers), None if alone else self._noted.get(room))
 
     def _deliver(self, room: Room, change: dict[str, Any] | None, sids: list[str]) -> None:
         name = f"run:{room[1]}"
@@ -141,3 +174,4 @@ class RunFeed:
             self._outlet.send(EVENT, {"room": name, **change}, told)
         for sid in told:
             watchers[sid].position, watchers[sid].fresh = change["seq"], False
+        self._sizes[room] = len(change["nodes"]) if "nodes" in change else live.NODES_MAX

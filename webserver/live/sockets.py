@@ -24,6 +24,7 @@ from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, authorise
 from webserver.database import enter
 from webserver.errors import TooManyRequests, Unavailable
+from webserver.live.changes import Changes, OwnChanges, SharedChanges
 from webserver.live.clients import ROOMS_MAX, Client, Clients, Credentials
 from webserver.live.definitions import DefinitionFeed
 from webserver.live.feed import Feed
@@ -36,6 +37,9 @@ from webserver.live.messages import Messages, problem_of
 from webserver.live.pump import Pump
 from webserver.live.rooms import parse_room
 from webserver.live.runs import RunFeed
+from webserver.shared.link import RedisLink
+from webserver.shared.turns import Turns
+from webserver.shared.values import SharedValues
 from webserver.state import Web
 
 T = TypeVar("T")
@@ -74,7 +78,7 @@ class LiveServer:
         )
         self._targets: dict[tuple[str, str], Target] = {}  # by socket and room
         self.clients = Clients(self._socketio.server)
-        self._runs = RunFeed(self._read, self.clients)
+        self._runs = RunFeed(self._read, self.clients, self._changes_with(web.redis))
         self._lists = ListFeed(self._read, self.clients)
         self._logs = LogFeed(self._read, self.clients)
         self._definitions = DefinitionFeed(self._read, self.clients)
@@ -211,6 +215,11 @@ class LiveServer:
         elif target is not None:
             self.pump.post(partial(self._logs.leave, client.sid, message.room, target.key))
         return {"room": message.room}
+
+    def _changes_with(self, redis: RedisLink | None) -> Changes:
+        if redis is None:
+            return OwnChanges(self._read)
+        return SharedChanges(self._read, Turns(redis, lambda: self._read(0, SharedValues(redis).prefix)))
 
     # -- the database ------------------------------------------------------------------------------------------------
     def _noted(self, note: Note) -> None:

@@ -31,6 +31,9 @@ LIVE_LISTENS = Counter(
     "agentflow_web_live_listens_total", "Connections made to listen for changes: more than one is a loss"
 )
 REDIS_UP = Gauge("agentflow_web_redis_up", "Whether Redis answered when asked last", multiprocess_mode="livemin")
+LIVE_SHARED = Counter(
+    "agentflow_web_live_shared_total", "Changes of runs that another worker had read, or read for all", ["result"]
+)
 SHARED = Counter("agentflow_web_shared_reads_total", "Values looked for in Redis that were not in memory", ["result"])
 LAG = Histogram("agentflow_web_loop_lag_seconds", "How late the worker's loop wakes who sleeps", buckets=_SECONDS)
 LAG_EVERY = 0.5  # seconds

@@ -35,7 +35,7 @@ class SharedValues:
 
     def get(self, connection: Connection, keys: Sequence[str]) -> list[bytes | None]:
         """What is known, in the order of the keys."""
-        prefix = self._ours(connection)
+        prefix = self.prefix(connection)
         try:
             found = self._link.ask(lambda redis: cast("list[bytes | None]", redis.mget([prefix + key for key in keys])))
         except RedisAwayError:
@@ -47,7 +47,7 @@ class SharedValues:
 
     def put(self, connection: Connection, values: Mapping[str, bytes], seconds: float) -> None:
         """Remember for so long."""
-        prefix = self._ours(connection)
+        prefix = self.prefix(connection)
 
         def store(redis: Redis) -> None:
             with redis.pipeline(transaction=False) as pipeline:
@@ -58,7 +58,7 @@ class SharedValues:
         with suppress(RedisAwayError):
             self._link.ask(store)
 
-    def _ours(self, connection: Connection) -> str:
+    def prefix(self, connection: Connection) -> str:
         """How keys of this database begin."""
         if self._prefix is None:
             identity = connection.scalar(_IDENTITY) if connection.scalar(_MAY_IDENTIFY) else secrets.token_hex()
