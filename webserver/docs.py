@@ -11,6 +11,7 @@ from flask import Blueprint, Response, current_app, json, request, send_from_dir
 from flask_openapi3.openapi import OpenAPI
 
 from webserver.access import public
+from webserver.auth.cookies import CSRF_COOKIE, CSRF_HEADER
 from webserver.resource import PREFIX
 from webserver.state import current_web
 
@@ -24,8 +25,19 @@ _PAGE = """<!doctype html>
 <script src="/api/docs/assets/js/swagger-ui-bundle.js"></script>
 <script src="/api/docs/start.js"></script></body></html>
 """
-_START = f"""SwaggerUIBundle({{
+_START = f"""const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+// Who is logged in here may try changes, too.
+const prove = (asked) => {{
+  const found = document.cookie.match(/(?:^|; ){CSRF_COOKIE}=([^;]+)/);
+  if (found) asked.headers["{CSRF_HEADER}"] ??= found[1];
+  return asked;
+}};
+SwaggerUIBundle({{
   url: "{PREFIX}/openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null, tryItOutEnabled: false,
+  requestInterceptor: prove,
 }});
 """
 

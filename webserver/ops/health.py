@@ -75,10 +75,12 @@ def page() -> Response:
         f"<li>{'✓' if check.ok else '✗'} {html.escape(check.name)} <small>{html.escape(check.detail)}</small></li>"
         for check in checks
     )
-    ready = "is ready" if all(check.ok for check in checks) else "is not ready"
+    ready = all(check.ok for check in checks)
     body = (
         f"<ul>{rows}</ul><p>The pages are not built yet. There are the "
-        '<a href="/api/docs">API</a> and the command line: <code>agentflow --help</code>.</p>'
+        '<a href="/api/docs">API</a> (<a href="/login">log in</a> to try it) and the command line: '
+        "<code>agentflow --help</code>.</p>"
         f"<p><small>Version {html.escape(version('agentflow'))}</small></p>"
     )
-    return plain_page(f"AgentFlow {ready}", body, refresh=5)
+    title = f"AgentFlow is {'ready' if ready else 'not ready'}"
+    return plain_page(title, body, refresh=None if ready else 5)

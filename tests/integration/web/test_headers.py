@@ -121,6 +121,7 @@ class TestHealth:
         text = answer.get_data(as_text=True)
         assert "is not ready" in text
         assert "0 alive" in text
+        assert 'http-equiv="refresh"' in text  # until it is
 
     def test_metrics_count_requests_by_endpoint_not_by_path(self, web) -> None:
         web.client.get("/healthz")

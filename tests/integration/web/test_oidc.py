@@ -246,6 +246,11 @@ def test_a_provider_that_is_away_or_describes_itself_wrongly_is_told(web, provid
     assert finish(web, None, error="access_denied", state="x").status_code == 401
 
 
+def test_the_login_page_offers_the_provider_if_there_is_one(web, provider, auth_web):
+    assert "/auth/oidc/start" in web.client.get("/login").text
+    assert "/auth/oidc/start" not in auth_web.client.get("/login").text
+
+
 def test_without_a_provider_there_is_no_such_login(auth_web):
     assert auth_web.call("GET", START).status_code == 404
     assert finish(auth_web, None, code="x", state="x").status_code == 404
