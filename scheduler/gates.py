@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -159,7 +159,12 @@ class Stored:
     finals: list[FinalNode] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     waits: list[GateResult] = field(default_factory=list)  #: To begin.
-    next_due: datetime | None = None  #: When the first of the waits is due.
+    dues: list[datetime] = field(default_factory=list)  #: When what waits comes up again.
+
+    @property
+    def next_due(self) -> datetime | None:
+        """The first of them."""
+        return min(self.dues, default=None)
 
 
 def store(
@@ -180,10 +185,11 @@ def store(
         final, child = finish_round(connection, stored.settlement, one)
         stored.finals += [final] if final is not None else []
         stored.children += [child] if child is not None else []
+        stored.dues += [one.until] if one.until is not None else []
     first = begin(connection, stored.settlement, stored.waits)
     finals, following = store_waits(connection, stored.settlement, waits)
     stored.finals += finals
-    stored.next_due = min((at for at in (first, following) if at is not None), default=None)
+    stored.dues += [at for at in (first, following) if at is not None]
     stored.settlement.settle(stored.finals, not_chosen(connection, stored.choices))
     stored.settlement.write(wake=stored.settlement.made_ready > 0)
     return stored
@@ -204,6 +210,8 @@ def _follow(connection: Connection, stored: Stored, row: Any, result: GateResult
         begin_attempt(connection, gate, settlement.now)
         child = start_child(connection, gate, result.child, settlement)
         stored.children += [child] if child is not None else []
+        if result.child.timeout is not None:
+            stored.dues.append(settlement.now + timedelta(seconds=result.child.timeout))
     elif result.wait is not None:
         stored.waits.append(result)
     elif result.output is not None:

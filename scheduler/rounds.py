@@ -6,13 +6,18 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import uuids
-from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended
+from agentflow.db.engine import transact
+from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended, wait_on
+from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.settle import FinalNode, Settlement
+from agentflow.durations import format_seconds
 from agentflow.errors import AgentFlowError
 from agentflow.runner.output import OutputInvalid, encode
 from agentflow.states import RUN_FINAL, RunState
@@ -22,7 +27,7 @@ from scheduler.apply import AttemptEnd, finish_attempts
 from scheduler.contexts import Asking
 from scheduler.judging import Judge
 from scheduler.round_outputs import RoundOutputs
-from scheduler.subruns import start_child
+from scheduler.subruns import start_child, stop_child
 from scheduler.versions import LoadedVersion
 
 
@@ -36,6 +41,7 @@ class EndedRound:
     child: Child | None = None
     final: bool = False  #: The error is the expression's own: retries would not help.
     lost: bool = False  #: The error is the infrastructure's, and uses its budget.
+    until: datetime | None = None  #: When its attempt's time is up, if it goes on.
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,13 @@ class _Ended:
     child_state: RunState
     child_version: LoadedVersion
     round: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    gate: DueGate
+    child: uuid.UUID
+    limit: float
 
 
 _CHILDREN = text("""
@@ -74,16 +87,23 @@ class Rounds:
             return []
         found: list[EndedRound] = []
         successes: list[_Ended] = []
+        late: list[_Late] = []
         with self._judge.engine.begin() as connection:
             ids = [uuid.UUID((gate.sub_run or {})["run"]) for gate in gates]
             rows = {row.id: row for row in connection.execute(_CHILDREN, {"ids": uuids(ids)})}
+            now = database_now(connection)
             for gate, child in zip(gates, ids, strict=True):
                 row = rows.get(child)
                 if row is None:
                     error = ErrorInfo(type="SubRunLost", message=f"the sub-run {child} was deleted")
                     found.append(EndedRound(gate, error=error))
                 elif row.state not in RUN_FINAL:
-                    found.append(EndedRound(gate))  # it was cleared and runs again: wait on
+                    limit = self._judge.version(connection, gate.version_id).policy(gate.node_no).timeout
+                    until = _deadline(gate, limit)
+                    if limit is not None and until is not None and until <= now:
+                        late.append(_Late(gate, child, limit))
+                    else:  # it was cleared and runs again, say: wait on
+                        found.append(EndedRound(gate, until=until))
                 elif row.state != RunState.SUCCESS:
                     found.append(EndedRound(gate, error=_failure(connection, row)))
                 else:
@@ -91,7 +111,16 @@ class Rounds:
                     child_version = self._judge.version(connection, row.version_id)
                     number = int((gate.sub_run or {}).get("round", 0))
                     successes.append(_Ended(gate, version, child, RunState(row.state), child_version, number))
-        return found + self._succeeded(successes)
+        return found + self._stop(late) + self._succeeded(successes)
+
+    def _stop(self, late: Sequence[_Late]) -> list[EndedRound]:
+        """Cancel sub-runs whose time is up, and fail their nodes; one that ends at this moment tells its parent itself."""
+        return [
+            EndedRound(one.gate, error=ErrorInfo(type="Timeout", message=message))
+            for one in late
+            for message in (f"did not end within its timeout of {format_seconds(one.limit)}",)
+            if transact(self._judge.engine, partial(stop_child, run_id=one.child))
+        ]
 
     def _succeeded(self, ended: Sequence[_Ended]) -> list[EndedRound]:
         questions = []
@@ -153,6 +182,11 @@ class Rounds:
         return found + [_next_round(result) for result in self._judge.start_rounds(again)]
 
 
+def _deadline(gate: DueGate, limit: float | None) -> datetime | None:
+    """When the time of an attempt that has begun is up."""
+    return None if limit is None or gate.started_at is None else gate.started_at + timedelta(seconds=limit)
+
+
 def _repeat_of(one: _Ended) -> Any:
     return one.version.policy(one.gate.node_no).repeat
 
@@ -160,7 +194,8 @@ def _repeat_of(one: _Ended) -> Any:
 def _next_round(result: GateResult) -> EndedRound:
     if result.error is not None:
         return EndedRound(result.gate, error=ErrorInfo(**json.loads(result.error)), final=True)
-    return EndedRound(result.gate, child=result.child)
+    assert result.child is not None
+    return EndedRound(result.gate, child=result.child, until=_deadline(result.gate, result.child.timeout))
 
 
 def _wrong(gate: DueGate, error: ErrorInfo, where: str) -> EndedRound:
@@ -188,6 +223,8 @@ def finish_round(
     if one.child is not None:
         return None, start_child(connection, gate, one.child, settlement)
     if one.output is None and one.error is None:
+        if one.until is not None:
+            wait_on(connection, gate, one.until)
         return None, None
     outcome = Outcome.SUCCESS if one.error is None else Outcome.LOST if one.lost else Outcome.FAILED
     end = AttemptEnd(gate.attempt_key, outcome, one.output, one.error, retry=not one.final)

@@ -19,6 +19,7 @@ from agentflow.db.queries.locks import lock_runs
 from agentflow.db.queries.settle import Settlement
 from agentflow.errors import AgentFlowError, NotFound
 from agentflow.ids import uuid7
+from agentflow.runs.cancel import stop_runs
 from agentflow.spec import check_params
 from agentflow.states import NodeRunState, TriggeredBy
 from scheduler.ends import EndedRun
@@ -101,7 +102,8 @@ def resolve_child(
     if found is None:
         what = f"no workflow {name!r}" if wanted is None else f"no version {wanted} of a workflow {name!r}"
         raise NotFound(f"there is {what}", hint="apply its file, or correct the name")
-    return Child(found.id, found.version_id, check_params(found.params or {}, params or {}), number)
+    checked = check_params(found.params or {}, params or {})
+    return Child(found.id, found.version_id, checked, number, version.policy(node_no).timeout)
 
 
 _BEGIN = text("""
@@ -143,8 +145,10 @@ SELECT :id, p.workspace_id, w.id, :version, 'queued', :triggered_by, CAST(:param
 FROM run p, workflow w WHERE p.id = :parent AND w.id = :workflow FOR KEY SHARE OF w
 RETURNING reserved_for, backfill_id
 """)
+#: It comes up when the sub-run has ended, or its attempt's time is up.
 _WAIT_FOR = text("""
-UPDATE node_run SET resume_key = :key, resume_state = json_build_object('run', CAST(:child AS text), 'round', :round)
+UPDATE node_run SET resume_key = :key, resume_state = json_build_object('run', CAST(:child AS text), 'round', :round),
+  resume_at = started_at + make_interval(secs => CAST(:timeout AS float8))
 WHERE run_id = :run AND node_no = :node AND map_index = :map
 """)
 
@@ -171,7 +175,8 @@ def start_child(connection: Connection, gate: DueGate, child: Child, settlement:
             "now": settlement.now,
         },
     ).one_or_none()
-    connection.execute(_WAIT_FOR, key | {"key": SUB_RUN, "child": str(run_id), "round": child.round})
+    waits = {"key": SUB_RUN, "child": str(run_id), "round": child.round, "timeout": child.timeout}
+    connection.execute(_WAIT_FOR, key | waits)
     detail = {"sub_run": str(run_id), "round": child.round}
     settlement.record(Event(gate.run_id, "node", gate.node_no, gate.map_index, None, NodeRunState.DEFERRED, detail))
     if made is None:
@@ -182,6 +187,16 @@ def start_child(connection: Connection, gate: DueGate, child: Child, settlement:
     if made.backfill_id is not None:
         make_backfill_groups(connection, child.version_id)
     return run_id
+
+
+def stop_child(connection: Connection, run_id: uuid.UUID) -> bool:
+    """Cancel a sub-run that takes too long; false when it has just ended by itself."""
+    run = lock_runs(connection, [run_id]).get(run_id)
+    if run is None or run.is_final:
+        return False
+    if not run.cancel_requested:
+        stop_runs(connection, [run], timed_out=False)
+    return True
 
 
 _RESUME = text("""

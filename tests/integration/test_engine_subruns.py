@@ -149,6 +149,77 @@ WRONG = [
 ]
 
 
+def test_a_sub_run_that_takes_too_long_is_cancelled_and_fails_its_node(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child", timeout="1m"), "after": {"needs": ["sub"]}})
+    run = kit.run()
+    kit.pass_time(40)
+    assert kit.states(run)["sub"] == "deferred"
+    kit.pass_time(40)
+    assert kit.states(run) == {"sub": "failed", "after": "upstream_failed"}
+    error = kit.nodes(run)["sub"]["error"]
+    assert (error["type"], error["message"]) == ("Timeout", "did not end within its timeout of 1m")
+    assert sub_runs(kit, run) == [(0, -1, 0, "cancelled")]
+    assert (kit.state(run), kit.attempts(run, "sub")) == ("failed", [(1, "failed")])
+    kit.check_books()
+
+
+def test_all_rounds_of_an_attempt_share_its_time_and_a_retry_has_its_own(kit):
+    child(kit)
+    kit.apply({"loop": calls("child", timeout="1m", retries=1, retry_delay="0s", repeat={"until": False, "max": 9})})
+    kit.stub.hold("work")
+    run = kit.run()
+    kit.pass_time(40)
+    kit.stub.release("work")
+    kit.stub.hold("work")
+    kit.settle()
+    assert [row[2:] for row in sub_runs(kit, run)] == [(0, "success"), (1, "running")]
+    kit.pass_time(40)
+    assert [row[2:] for row in sub_runs(kit, run)] == [(0, "success"), (1, "cancelled"), (2, "running")]
+    assert kit.attempts(run, "loop") == [(1, "failed"), (2, "deferred")]
+    kit.pass_time(40)
+    assert kit.states(run) == {"loop": "deferred"}
+    kit.check_books()
+
+
+def test_a_sub_run_that_ends_as_its_time_is_up_counts(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child", timeout="1m")})
+    run = kit.run()
+    kit.stub.release("work", succeed(1))
+    kit.tick()
+    assert sub_runs(kit, run) == [(0, -1, 0, "success")]
+    kit.sql("UPDATE node_run SET resume_at = clock_timestamp() WHERE state = 'deferred'")
+    kit.gates.work()  # before its parent is told
+    assert kit.states(run) == {"sub": "success"}
+    kit.settle()
+    kit.check_books()
+
+
+def test_a_sub_run_that_is_cleared_after_its_time_was_kept_goes_on_within_it(kit):
+    child(kit)
+    kit.stub.script("work", fail(), succeed(1))
+    kit.apply({"sub": calls("child", timeout="1m"), "held": {}})
+    kit.stub.hold("held")
+    run = kit.create()
+    kit.starter.work()
+    kit.gates.work()
+    kit.tick()
+    kit.tick()
+    inner = only_child(kit, run)
+    assert kit.state(inner) == "failed"
+    kit.clear(inner)  # before its parent is told
+    kit.stub.hold("work")
+    kit.settle()
+    assert kit.states(run)["sub"] == "deferred"
+    kit.pass_time(70)
+    assert kit.states(run)["sub"] == "failed"
+    assert kit.nodes(run)["sub"]["error"]["type"] == "Timeout"
+    kit.check_books()
+
+
 @pytest.mark.parametrize(("node", "kind", "words"), WRONG, ids=[row[1] + row[2] for row in WRONG])
 def test_a_sub_run_that_cannot_be_made_fails_the_node_at_once(kit, node, kind, words):
     child(kit)

@@ -34,6 +34,7 @@ class DueGate:
     attempt: int = 0  #: Number of its newest attempt.
     sub_run: dict[str, Any] | None = None  #: `{run, round}` of a sub-run that has ended.
     waiting: dict[str, Any] | None = None  #: What a wait left at its beginning.
+    started_at: datetime | None = None  #: Of that attempt, if it began on the evaluator's side.
 
     @property
     def attempt_key(self) -> AttemptKey:
@@ -56,7 +57,7 @@ UPDATE node_run nr SET resume_at = :until
 FROM due WHERE nr.run_id = due.run_id AND nr.node_no = due.node_no AND nr.map_index = due.map_index
 RETURNING nr.run_id, nr.node_no, nr.map_index, nr.version_id, nr.attempt,
   CASE WHEN nr.state = 'deferred' AND nr.resume_key = '{SUB_RUN}' THEN nr.resume_state END AS sub_run,
-  CASE WHEN nr.state = 'deferred' AND nr.resume_key = '{WAIT}' THEN nr.resume_state END AS waiting
+  CASE WHEN nr.state = 'deferred' AND nr.resume_key = '{WAIT}' THEN nr.resume_state END AS waiting, nr.started_at
 """)
 
 
@@ -67,10 +68,7 @@ def lease_gates(connection: Connection, *, me: uuid.UUID, reserved_only: bool, l
     rows = connection.execute(
         _LEASE, {"now": now, "until": until, "me": me, "reserved_only": reserved_only, "limit": limit}
     )
-    return [
-        DueGate(row.run_id, row.node_no, row.map_index, row.version_id, until, row.attempt, row.sub_run, row.waiting)
-        for row in rows
-    ]
+    return [DueGate(row.run_id, row.node_no, row.map_index, row.version_id, until, *row[4:]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,7 @@ class Child:
     version_id: int
     params: dict[str, Any]
     round: int = 0
+    timeout: float | None = None  #: Seconds of the attempt that starts it, all its rounds together.
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +180,17 @@ def take_ended(connection: Connection, gate: DueGate) -> bool:
     """Whether an ended sub-run's node is still ours to decide; it then waits for nothing until it is moved."""
     key = {"run": gate.run_id, "node": gate.node_no, "map": gate.map_index, "lease": gate.leased_until}
     return connection.execute(_KEEP, key).one_or_none() is not None
+
+
+_WAIT_ON = text("""
+UPDATE node_run SET resume_at = :until WHERE run_id = :run AND node_no = :node AND map_index = :map
+""")
+
+
+def wait_on(connection: Connection, gate: DueGate, until: datetime) -> None:
+    """Let a node that `take_ended` has taken come up again at a time."""
+    key = {"run": gate.run_id, "node": gate.node_no, "map": gate.map_index}
+    connection.execute(_WAIT_ON, key | {"until": until})
 
 
 _ITEMS = text("""
