@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from urllib.parse import quote
 
 import pytest
@@ -14,7 +15,9 @@ from agentflow.catalog import apply_spec
 from agentflow.runs import create_run
 from agentflow.spec import parse_document
 from agentflow.states import TriggeredBy
+from executors.stub import fail, succeed
 from tests.auth_kit import OTHER, PASSWORD
+from tests.engine_kit import Kit
 from webserver.access import access_of
 
 ADA, EVE = "ada@example.org", "eve@example.org"
@@ -43,6 +46,15 @@ def web(auth_web):
     auth_web.user(ADA, Role.ADMIN)
     auth_web.user(EVE, Role.ADMIN, workspace=OTHER)
     return auth_web
+
+
+@pytest.fixture
+def kit(web, tmp_path):
+    """The engine beside it."""
+    (tmp_path / "kit").mkdir()
+    kit = Kit(web.engine, tmp_path / "kit")
+    yield kit
+    kit.close()
 
 
 @pytest.fixture
@@ -139,13 +151,31 @@ def test_templates_in_what_people_write_are_never_rendered_here(web, ada):
             assert "subclasses" not in said.replace(json.dumps(attack)[1:-1], "")
 
 
-def test_a_workflow_that_reaches_for_python_is_refused_when_it_is_checked(web, ada):
-    for attack in ("{{ ''.__class__ }}", "{{ params.__init__.__globals__ }}", "{{ run.__class__ }}"):
-        document = {"name": "x", "nodes": {"a": {"type": "template", "config": {"template": attack}}}}
-        answer = web.call("POST", "/workflows/validate", ada, {"document": document})
-        said = answer.get_data(as_text=True)
-        assert answer.status_code in (200, 422)
-        assert "<class" not in said
+REACHING = {
+    "{{ ''.__class__ }}": "unsafe",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}": "unsafe",
+    "{{ run.__class__.__init__.__globals__ }}": "__class__",
+    "{{ (1) | attr('__class__') }}": "unsafe",
+    "{{ range.__globals__ }}": "unsafe",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}": "cycler",
+    "{{ self._TemplateReference__context }}": "self",
+    "{{ params.__init__.__globals__ }}": "__init__",
+}
+
+
+@pytest.mark.parametrize(("attack", "word"), REACHING.items(), ids=REACHING)
+def test_a_template_that_reaches_for_python_is_refused_where_it_is_checked_or_filled_in(web, kit, ada, attack, word):
+    document = {"name": "x", "nodes": {"a": {"type": "template", "config": {"template": attack}}}}
+    checked = web.call("POST", "/workflows/validate", ada, {"spec": document})
+    assert checked.status_code == 200
+    if not checked.get_json()["valid"]:
+        assert word in checked.get_json()["errors"][0]["message"]
+        return
+    kit.apply(document["nodes"], "x")
+    run = kit.run("x")
+    answer = web.call("GET", f"/runs/{run}/nodes/a/config", ada).get_json()
+    assert answer["rendered"] is None
+    assert word in answer["problem"]
 
 
 # -- scripts in what is stored -----------------------------------------------------------------------------------------
@@ -158,6 +188,25 @@ def test_stored_scripts_come_back_as_data_that_no_browser_runs(web, ada):
         assert response.content_type in ("application/json", "application/problem+json")
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert "sandbox" in response.headers["Content-Security-Policy"]
+
+
+def test_scripts_that_nodes_write_come_back_as_data_that_no_browser_runs(web, kit, ada):
+    kit.apply({"a": {}})
+    kit.stub.script("a", succeed({SCRIPT: SCRIPT}), fail(SCRIPT))
+    good, bad = kit.run(), kit.run()
+    line = zlib.compress(json.dumps([1, 0.0, "stdout", "info", SCRIPT]).encode())
+    kit.sql("INSERT INTO log_chunk (run_id, node_no, map_index, attempt, chunk_no, first_seq, lines, truncated_bytes, data)"
+            " VALUES (:run, 0, -1, 1, 0, 1, 1, 0, :line)", run=good, line=line)  # fmt: skip
+    for path in (
+        f"/runs/{good}/nodes/a/output", f"/runs/{good}/nodes/a", f"/runs/{good}/nodes", f"/runs/{good}/logs",
+        f"/runs/{good}/nodes/a/attempts/1/logs", f"/runs/{bad}/nodes/a/attempts", f"/runs/{bad}/nodes/a/why",
+    ):  # fmt: skip
+        response = web.call("GET", path, ada)
+        assert response.status_code == 200
+        assert "alert(1)" in response.get_data(as_text=True), path  # it is what they wrote
+        assert response.content_type == "application/json"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert "sandbox" in response.headers["Content-Security-Policy"]
 
 
