@@ -6,7 +6,9 @@ import pytest
 from flask import request
 
 from agentflow import correlation
+from agentflow.settings import Settings
 from tests.web_kit import WebKit
+from webserver.app import create_app
 from webserver.headers import DATA_POLICY
 from webserver.wsgi import behind_proxies
 
@@ -114,6 +116,21 @@ class TestHealth:
         assert answer.status_code == 503
         checks = {check["name"]: check["ok"] for check in answer.get_json()["checks"]}
         assert checks == {"database": True, "migrations": True, "scheduler": False}
+
+    def test_without_a_database_it_lives_and_says_so_to_everybody(self, tmp_path) -> None:
+        settings = Settings(home=tmp_path, secret_key="k" * 40)
+        client = create_app(settings, url="postgresql+psycopg://nobody@127.0.0.1:1/nothing").test_client()
+        assert client.get("/healthz").status_code == 200
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.get_json()["checks"]) == (
+            503, [{"name": "database", "ok": False, "detail": "cannot be reached"}]
+        )  # fmt: skip
+        asked = client.get("/api/v1/runs", headers={"X-API-Key": "af_x"})
+        login = client.post("/api/v1/auth/login", json={"email": "ada@example.org", "password": "x" * 12})
+        for refused in (asked, login):
+            assert (refused.status_code, refused.get_json()["type"]) == (503, "urn:agentflow:problem:unavailable")
+            assert "127.0.0.1" not in refused.get_data(as_text=True)
+        assert "is not ready" in client.get("/").get_data(as_text=True)
 
     def test_the_page_says_what_is_wrong(self, web) -> None:
         answer = web.client.get("/")
