@@ -156,6 +156,7 @@ def test_maps_indexes_and_sub_runs(kit):
     inner = ask(kit, run, "s.sub[0].work")
     assert inner["reasons"][0]["code"] == "running"
     assert inner["run"] == ask(kit, run, "s")["reasons"][0]["detail"]["runs"][0]["id"]
+    assert codes(kit, run, "s.sub[0]") == ["running"]
     for node in ("m", "work"):
         kit.stub.release(node)
 

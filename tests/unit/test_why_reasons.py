@@ -67,6 +67,8 @@ CASES = {
         ["no-scheduler", "starting"],
     ),
     "cancelled before it started": (facts(replace(RUN, state=RunState.CANCELLED)), ["run-ended"]),
+    "a sub-run under way, asked about as a whole": (facts(replace(RUN, started=True)), ["running"]),
+    "a sub-run that has ended": (facts(replace(RUN, started=True, state=RunState.SUCCESS)), ["run-ended"]),
     "being cancelled": (facts(replace(RUN, cancelling=True), node("running")), ["cancelling"]),
     # pending
     "upstream running": (
@@ -149,6 +151,9 @@ def test_facts_name_what_is_in_the_way():
     assert f"{AHEAD_BOUND} or more" in explain(CASES["full pool and others first"][0])[1].fact
     assert "all_success" in fact(CASES["upstream failed"][0])
     assert "2026-11-30 13:00:00 UTC" in fact(CASES["until a time"][0])
+    timed = node("deferred", resume_key="subrun", sub_runs=(("r2", "running"),), resume_at=NOW)
+    assert fact(facts(of=timed)).endswith("which is running; its time is up at 2026-11-30 12:00:00 UTC.")
+    assert fact(CASES["a sub-run that has ended"][0]) == "It is a run of its own and has ended: success."
 
 
 def test_every_state_of_a_node_run_has_an_answer():

@@ -29,6 +29,7 @@ class RunFacts:
     concurrent: int = 0  #: Node runs of the workflow that hold slots.
     cancelling: bool = False
     reserved_for: str | None = None  #: Scheduler of `run FILE`.
+    started: bool = False
     sub_run: bool = False
     backfill: str | None = None  #: Id of the backfill that made it: then the limit and the runs counted are that one's.
     backfill_paused: bool = False

@@ -30,7 +30,7 @@ LAST_WORD = 300  #: Characters.
 
 _RUN = text("""
 SELECT r.id, r.state, r.triggered_by, r.workflow_id, r.cancel_requested_at IS NOT NULL AS cancelling, r.reserved_for,
-  r.parent_run_id IS NOT NULL AS sub_run, r.logical_date, r.created_at, w.name AS workflow,
+  r.started_at IS NOT NULL AS started, r.parent_run_id IS NOT NULL AS sub_run, r.logical_date, r.created_at, w.name AS workflow,
   w.paused, w.pause_reason, coalesce(b.max_active_runs, w.max_active_runs) AS max_active_runs, w.concurrency,
   w.depends_on_past, clock_timestamp() AS now, r.backfill_id, coalesce(b.state = 'paused', false) AS backfill_paused,
   coalesce(b.reverse, false) AS backwards
@@ -150,6 +150,7 @@ def _run(connection: Connection, row: Row[Any], oldest: uuid.UUID) -> RunFacts:
         concurrent=connection.scalar(_CONCURRENT, key | {"oldest": oldest}) or 0 if row.concurrency is not None else 0,
         cancelling=row.cancelling,
         reserved_for=str(row.reserved_for) if row.reserved_for else None,
+        started=row.started,
         sub_run=row.sub_run,
         backfill=str(row.backfill_id) if row.backfill_id else None,
         backfill_paused=row.backfill_paused,

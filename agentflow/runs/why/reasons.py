@@ -35,11 +35,17 @@ def explain(facts: Facts) -> list[Reason]:
             Reason("cancelling", "The run is being cancelled.", "nothing starts any more; rerun it when it has ended")
         ]
     if facts.node is None or facts.run.state is RunState.QUEUED:
-        return list(_of_queued_run(facts)) if facts.run.state is RunState.QUEUED else [_never_started(facts.run)]
+        return list(_of_queued_run(facts)) if facts.run.state is RunState.QUEUED else [_of_run(facts.run)]
     return list(_BY_STATE[facts.node.state](facts, facts.node))
 
 
-def _never_started(run: RunFacts) -> Reason:
+def _of_run(run: RunFacts) -> Reason:
+    """Of a sub-run as a whole, or one that was cancelled while it was queued."""
+    if run.state is RunState.RUNNING:
+        hint = f"ask about one of its nodes: `agentflow runs show {run.id}` lists them"
+        return Reason("running", "It is a run of its own, and under way.", hint)
+    if run.started:
+        return Reason("run-ended", f"It is a run of its own and has ended: {run.state.value}.", "clear it, or rerun it")
     return Reason("run-ended", f"The run was {run.state.value} before it started.", "rerun it")
 
 
@@ -290,11 +296,12 @@ def _deferred(facts: Facts, node: NodeFacts) -> Iterator[Reason]:
         )
     elif node.sub_runs:
         run, state = node.sub_runs[0]
+        limit = f"; its time is up at {_time(node.resume_at)}" if node.resume_at else ""
         yield Reason(
             "sub-run",
-            f"It waits for its sub-run {run}, which is {state}.",
+            f"It waits for its sub-run {run}, which is {state}{limit}.",
             f"agentflow runs show {run}",
-            {"runs": [{"id": one, "state": its} for one, its in node.sub_runs]},
+            {"runs": [{"id": one, "state": its} for one, its in node.sub_runs], "resume_at": iso(node.resume_at)},
         )
     else:
         until = f" until {_time(node.resume_at)}" if node.resume_at else ""
