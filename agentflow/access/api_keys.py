@@ -13,6 +13,7 @@ from agentflow.access.roles import Role
 from agentflow.access.tokens import random_token, token_hash
 from agentflow.catalog import audit, workspace_id
 from agentflow.cursors import big_int, read_cursor, write_cursor
+from agentflow.db.notify import notify_rights
 from agentflow.errors import Conflict, NotFound, UsageError
 
 CURSOR = "api-keys"
@@ -137,6 +138,7 @@ def revoke_api_key(connection: Connection, key: int, *, actor: str, workspace: s
     if name is None:
         raise NotFound(f"There is no key {key} in force.", hint="`agentflow api-keys list` shows those that are")
     audit(connection, owner, actor, "api-key.revoked", name)
+    notify_rights(connection)
     return {"id": key, "changed": True}
 
 

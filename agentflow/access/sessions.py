@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from agentflow.access.accounts import document
 from agentflow.access.tokens import Token, is_ours, new_salt, read_token
+from agentflow.db.notify import notify_rights
 from agentflow.ids import uuid7
 from agentflow.keys import KeyRing
 
@@ -135,12 +136,18 @@ def judge(
 
 def revoke_session(connection: Connection, session: uuid.UUID, *, because: str, now: datetime) -> bool:
     """End a session; False if it had ended."""
-    return connection.execute(_REVOKE, {"id": session, "because": because, "now": now}).rowcount == 1
+    ended = connection.execute(_REVOKE, {"id": session, "because": because, "now": now}).rowcount == 1
+    if ended:
+        notify_rights(connection)
+    return ended
 
 
 def revoke_sessions(connection: Connection, user: int, *, because: str, keep: uuid.UUID | None = None) -> int:
     """End all sessions of a user, but one; returns how many."""
-    return connection.execute(_REVOKE_ALL, {"user": user, "because": because, "keep": keep}).rowcount
+    ended = connection.execute(_REVOKE_ALL, {"user": user, "because": because, "keep": keep}).rowcount
+    if ended:
+        notify_rights(connection)
+    return ended
 
 
 def list_sessions(connection: Connection, user: int, *, now: datetime) -> list[dict[str, Any]]:

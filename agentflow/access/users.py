@@ -10,6 +10,7 @@ from agentflow.access.accounts import document, read_email, read_name, record, r
 from agentflow.access.passwords import check_password, hash_password
 from agentflow.access.sessions import revoke_sessions
 from agentflow.cursors import big_int, read_cursor, write_cursor
+from agentflow.db.notify import notify_rights
 from agentflow.errors import Conflict, NotFound, UsageError
 
 CURSOR = "users"
@@ -155,6 +156,8 @@ def update_user(
         "instance_admin": instance_admin,
     }
     connection.execute(_UPDATE, {"id": user, **changes})
+    if disabled is not None or instance_admin is not None:
+        notify_rights(connection)
     if disabled:
         revoke_sessions(connection, user, because="disabled")
     record(
@@ -174,6 +177,7 @@ def delete_user(connection: Connection, user: int, *, actor: str) -> dict[str, A
     _keep_an_admin(connection, user)
     connection.execute(_DELETE, {"id": user})
     record(connection, actor, "user.deleted", email)
+    notify_rights(connection)
     return {"id": user, "changed": True}
 
 

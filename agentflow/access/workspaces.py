@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from agentflow.access.accounts import document, require_user
 from agentflow.access.roles import Role
 from agentflow.catalog import audit, workspace_id
+from agentflow.db.notify import notify_rights
 from agentflow.errors import Conflict, NotFound, UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
@@ -79,6 +80,7 @@ def grant_role(connection: Connection, user: int, workspace: str, role: Role, *,
     made = connection.execute(_GRANT, {"user": user, "workspace": owner, "role": role.value, "actor": actor})
     if made.rowcount:
         audit(connection, owner, actor, "member.granted", email, role=role.value)
+        notify_rights(connection)
     return {"email": email, "workspace": workspace, "role": role.value, "changed": made.rowcount == 1}
 
 
@@ -92,4 +94,5 @@ def revoke_role(connection: Connection, user: int, workspace: str, *, actor: str
     if connection.execute(_REVOKE, {"user": user, "workspace": owner}).rowcount == 0:
         raise NotFound(f"{email} has no role in the workspace {workspace!r}.")
     audit(connection, owner, actor, "member.removed", email)
+    notify_rights(connection)
     return {"email": email, "workspace": workspace, "role": None, "changed": True}

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import Connection, text
 
 READY = "agentflow_ready"  #: Empty payload: something may be startable, cancelled or changed.
-#: `{"ws": id, "runs": {run id: last seq} or "many"}`; with `"workflows": [names] or "many"` if definitions changed.
+#: `{"ws": id, "runs": {run id: last seq} or "many"}`; with `"workflows": [names] or "many"` if definitions changed, with
+#: `"rights": true` (and no workspace: 0) if somebody lost a right.
 LIVE = "agentflow_live"
 GONE = -1  #: As a run's last seq: it was deleted.
 MANY = 50  #: More runs or workflows than this in one batch are announced as "many".
@@ -44,6 +45,12 @@ def notify_workflows(
         changed: object = sorted(names) if len(names) <= MANY else "many"
         payload = {"ws": workspace_id, "runs": "many" if with_runs else {}, "workflows": changed}
         connection.execute(_NOTIFY, {"channel": LIVE, "payload": json.dumps(payload, separators=(",", ":"))})
+
+
+def notify_rights(connection: Connection) -> None:
+    """Tell all web processes, when this transaction commits, that what they remember of anybody's rights is void."""
+    payload = json.dumps({"ws": 0, "runs": {}, "rights": True}, separators=(",", ":"))
+    connection.execute(_NOTIFY, {"channel": LIVE, "payload": payload})
 
 
 def live_payload(workspace_id: int, last_seq: Mapping[uuid.UUID, int]) -> str:

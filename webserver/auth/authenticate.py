@@ -78,7 +78,7 @@ def memory() -> Memory:
 
 
 def rights_changed() -> None:
-    """What this process remembers of anybody's rights is void, for its sockets too; other processes take FRESH seconds."""
+    """What this process remembers of anybody's rights is void, for its sockets too; others hear of it (notify_rights)."""
     memory().forget()
     live = current_app.extensions.get("agentflow.live")
     if live is not None:

@@ -26,6 +26,11 @@ def pause_after(took: float) -> float:
     return min(max(CHECK, SHARE * took), PAUSE_MAX)
 
 
+def rest_after(took: float) -> float:
+    """Seconds until the next round even if rights have changed: they may change all the time."""
+    return min(4 * took, CHECK)
+
+
 class Guard:
     """A thread that closes sockets whose token has expired, whose session or key was revoked, whose role was taken."""
 
@@ -74,7 +79,10 @@ class Guard:
                 self.check()
             except Exception as error:  # noqa: BLE001 - a database that is away takes no rights
                 log.warning("live_guard_failed", extra={"error": str(error).partition("\n")[0]})
-            pause = pause_after(time.monotonic() - began)
+            took = time.monotonic() - began
+            if self._stopping.wait(rest_after(took)):
+                return
+            pause = pause_after(took)
 
     def _close_strangers(self) -> None:
         """A connection that does not say who it is holds a place for nothing."""

@@ -30,6 +30,7 @@ class Note:
     workspace: int
     moved: Moved
     workflows: frozenset[str] | None  #: Names of those that were changed; None: too many to name them.
+    rights: bool = False  #: Somebody has lost a right, in whatever workspace.
 
 
 class Listener:
@@ -106,4 +107,5 @@ def read_note(payload: str) -> Note:
     document = json.loads(payload)
     runs, workflows = document["runs"], document.get("workflows", [])
     moved = None if runs == "many" else {uuid.UUID(run): int(seq) for run, seq in runs.items()}
-    return Note(int(document["ws"]), moved, None if workflows == "many" else frozenset(map(str, workflows)))
+    changed = None if workflows == "many" else frozenset(map(str, workflows))
+    return Note(int(document["ws"]), moved, changed, rights=document.get("rights") is True)

@@ -22,6 +22,7 @@ from agentflow.errors import AgentFlowError
 from agentflow.runs import live
 from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, authorise
+from webserver.auth.authenticate import rights_changed
 from webserver.database import enter
 from webserver.errors import TooManyRequests, Unavailable
 from webserver.live.changes import Changes, OwnChanges, SharedChanges
@@ -228,6 +229,9 @@ class LiveServer:
                 self.pump.post(partial(each.note, note.workspace, note.moved))
         if note.workflows or note.workflows is None:
             self.pump.post(partial(self._definitions.changed, note.workspace, note.workflows))
+        if note.rights:
+            with self._app.app_context():
+                rights_changed()
 
     def _do(self, principal: Principal, work: Callable[[Connection], T]) -> T:
         def scoped(connection: Connection) -> T:
