@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import _workflows
 import psutil
+from _processor_time import processor_seconds
 from _report import Report
 from _single import single
 from _system import System, wait_until
@@ -55,18 +55,6 @@ def measure(
     report.add("  with its node processes, PSS", proportional / MIB, "MB")
     for file in system.dags.glob("idle_*.json"):
         file.unlink()
-
-
-def processor_seconds(processes: Iterable[psutil.Process]) -> float:
-    """Processor time that these processes have used so far, in user and kernel mode."""
-    total = 0.0
-    for process in processes:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
 
 
 def proportional_bytes(process: psutil.Process) -> int:
