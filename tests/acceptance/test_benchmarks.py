@@ -19,6 +19,7 @@ SMALL = {
     "live": ({"crowd": 5, "changes": 2}, 6),
     "blocked_pool": ({"crowd": 20, "rounds": 2}, 3),
     "two_schedulers": ({"runs": 2, "width": 2, "pairs": 1}, 1),
+    "same_minute": ({"workflows": 5, "window": 5.0, "at_once": True}, 2),
     "large_run": ({"nodes": 1500, "history": (20, 3), "part": 20, "pairs": 2}, 5),
     "web_latency": (
         {"history": (20, 3), "size": 5, "columns": 2, "requests": 2, "length": 3, "pairs": 1, "rate": 5},

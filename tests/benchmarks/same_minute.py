@@ -53,8 +53,18 @@ _RUNS = text("SELECT count(*), max(created_at) FROM run WHERE triggered_by = 'cr
 _NOW = text("SELECT clock_timestamp()")
 
 
-def measure(system: System, report: Report, *, workflows: int = 10_000, window: float = 20.0) -> None:
-    """Add the seconds from the minute to the last run, and the rate at which these runs (of one empty node) then end."""
+def measure(
+    system: System, report: Report, *, workflows: int = 10_000, window: float = 20.0, at_once: bool = False
+) -> None:
+    """Add the seconds from the minute to the last run, and the rate at which these runs (of one empty node) then end.
+
+    Args:
+        system: Where they run.
+        report: What is found goes there.
+        workflows: How many.
+        window: Seconds for which ends are counted.
+        at_once: They are due since the minute that has begun, not in the next one.
+    """
     document = _workflows.independent("bench-minute", 1, _workflows.noop())
     name = system.apply(document | {"triggers": [{"type": "cron", "cron": "* * * * *"}]})
     with system.engine.begin() as connection:
@@ -64,7 +74,8 @@ def measure(system: System, report: Report, *, workflows: int = 10_000, window: 
             connection.execute(statement, {"base": _BASE, "count": workflows - 1, "workflow": workflow})
     with system.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE"))
-    due = _next_minute(system.do(lambda c: c.scalar(_NOW)) + AHEAD)
+    now = system.do(lambda c: c.scalar(_NOW))
+    due = now.replace(second=0, microsecond=0) if at_once else _next_minute(now + AHEAD)
     with system.engine.begin() as connection:
         connection.execute(text("UPDATE trigger SET next_fire_at = :due WHERE active"), {"due": due})
     wait_until(lambda: _made(system, due)[0] >= workflows, f"{workflows} runs are made", TIMEOUT)
