@@ -62,7 +62,7 @@ class _Late:
 
 
 _CHILDREN = text("""
-SELECT r.id, r.state, r.version_id, r.timed_out, w.name FROM run r JOIN workflow w ON w.id = r.workflow_id
+SELECT r.id, r.state, r.version_id, r.timed_out, r.cancel_requested_at, w.name FROM run r JOIN workflow w ON w.id = r.workflow_id
 WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)
 #: The first node that failed by itself says why.
@@ -97,15 +97,15 @@ class Rounds:
                 if row is None:
                     error = ErrorInfo(type="SubRunLost", message=f"the sub-run {child} was deleted")
                     found.append(EndedRound(gate, error=error))
-                elif row.state not in RUN_FINAL:
+                elif row.state != RunState.SUCCESS:
                     limit = self._judge.version(connection, gate.version_id).policy(gate.node_no).timeout
                     until = _deadline(gate, limit)
-                    if limit is not None and until is not None and until <= now:
+                    if row.state in RUN_FINAL:
+                        found.append(EndedRound(gate, error=_failure(connection, row, until, limit)))
+                    elif limit is not None and until is not None and until <= now:
                         late.append(_Late(gate, child, limit))
                     else:  # it was cleared and runs again, say: wait on
                         found.append(EndedRound(gate, until=until))
-                elif row.state != RunState.SUCCESS:
-                    found.append(EndedRound(gate, error=_failure(connection, row)))
                 else:
                     version = self._judge.version(connection, gate.version_id)
                     child_version = self._judge.version(connection, row.version_id)
@@ -116,9 +116,8 @@ class Rounds:
     def _stop(self, late: Sequence[_Late]) -> list[EndedRound]:
         """Cancel sub-runs whose time is up, and fail their nodes; one that ends at this moment tells its parent itself."""
         return [
-            EndedRound(one.gate, error=ErrorInfo(type="Timeout", message=message))
+            EndedRound(one.gate, error=_too_late(one.limit))
             for one in late
-            for message in (f"did not end within its timeout of {format_seconds(one.limit)}",)
             if transact(self._judge.engine, partial(stop_child, run_id=one.child))
         ]
 
@@ -202,7 +201,14 @@ def _wrong(gate: DueGate, error: ErrorInfo, where: str) -> EndedRound:
     return EndedRound(gate, error=error.model_copy(update={"message": f"{where}: {error.message}"}), final=True)
 
 
-def _failure(connection: Connection, row: Any) -> ErrorInfo:
+def _too_late(limit: float) -> ErrorInfo:
+    return ErrorInfo(type="Timeout", message=f"did not end within its timeout of {format_seconds(limit)}")
+
+
+def _failure(connection: Connection, row: Any, until: datetime | None, limit: float | None) -> ErrorInfo:
+    stopped = row.cancel_requested_at
+    if limit is not None and until is not None and stopped is not None and stopped >= until:
+        return _too_late(limit)  # stopped for that, and told to its parent before the node's end was stored
     what = "timed out" if row.timed_out else "was cancelled" if row.state == RunState.CANCELLED else "failed"
     reason = connection.execute(_REASON, {"run": row.id}).one_or_none()
     why = f": {reason.node_id}: {reason.message}" if reason is not None and reason.message else ""

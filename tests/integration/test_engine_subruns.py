@@ -11,6 +11,7 @@ from agentflow.runs import show_run
 from agentflow.runs.address import resolve_address
 from agentflow.runs.logs import read_logs
 from executors.stub import fail, succeed
+from scheduler.subruns import stop_child
 
 
 def calls(name, *needs, params=None, **keys):
@@ -180,6 +181,18 @@ def test_all_rounds_of_an_attempt_share_its_time_and_a_retry_has_its_own(kit):
     assert kit.attempts(run, "loop") == [(1, "failed"), (2, "deferred")]
     kit.pass_time(40)
     assert kit.states(run) == {"loop": "deferred"}
+    kit.check_books()
+
+
+def test_a_sub_run_that_was_stopped_for_its_time_says_so_whoever_hears_of_it_first(kit):
+    child(kit)
+    kit.stub.hold("work")
+    kit.apply({"sub": calls("child", timeout="1m")})
+    run = kit.run()
+    kit.sql("UPDATE node_run SET started_at = started_at - interval '2 min' WHERE state = 'deferred'")
+    assert kit.call(stop_child, uuid.UUID(only_child(kit, run)))
+    kit.settle()
+    assert kit.nodes(run)["sub"]["error"]["type"] == "Timeout"
     kit.check_books()
 
 
