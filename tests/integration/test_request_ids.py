@@ -27,6 +27,17 @@ def test_attempts_of_a_run_and_of_its_sub_runs_carry_it(kit) -> None:
     assert traces(kit) == {("flow", REQUEST), ("inner", REQUEST)}
 
 
+def test_the_scheduler_s_log_tells_it_with_each_attempt(kit, caplog: pytest.LogCaptureFixture) -> None:
+    kit.apply({"a": {}})
+    with correlation.bound(REQUEST):
+        run = kit.create()
+    with caplog.at_level("DEBUG", logger="scheduler.dispatch"):
+        kit.settle()
+    (line,) = (record for record in caplog.records if record.message == "attempt_dispatched")
+    assert line.request_id == REQUEST
+    assert line.attempt.startswith(run)
+
+
 def test_a_run_that_no_request_made_has_none(kit) -> None:
     kit.apply({"a": {}})
     run = kit.run()

@@ -62,6 +62,23 @@ def test_it_serves_on_the_port_that_was_asked_for_until_it_is_told_to_stop(run, 
     assert json.loads(said) == {"address": f"http://127.0.0.1:{port}", "pid": process.pid}
 
 
+def test_its_log_tells_each_request_by_the_id_that_its_answer_and_its_run_carry(run, database_url, tmp_path) -> None:
+    port = free_port()
+    settings = {"HOME": str(tmp_path), "SECRET_KEY": "k" * 40, "DATABASE_URL": database_url, "LOG_FORMAT": "json"}
+    process = run("--port", str(port), **settings)
+    until(lambda: answers(process, port), "an answer", 60)
+    address = f"http://127.0.0.1:{port}/api/v1/openapi.json?password=hush"
+    asked = urllib.request.Request(address, headers={"X-Request-Id": "request-0123"})
+    with urllib.request.urlopen(asked, timeout=30) as reply:
+        assert reply.headers["X-Request-Id"] == "request-0123"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    lines = [json.loads(line) for line in said.splitlines()]  # every line of it is JSON
+    (told,) = (line for line in lines if line["event"] == "request" and line["request_id"] == "request-0123")
+    assert (told["method"], told["path"], told["status"]) == ("GET", "/api/v1/openapi.json", 200)
+    assert "hush" not in said
+
+
 def test_an_external_database_needs_a_key(run, database_url, tmp_path) -> None:
     process = run(HOME=str(tmp_path), DATABASE_URL=database_url)
     _, said = process.communicate(timeout=60)
