@@ -99,7 +99,7 @@ class Webhooks:
 
     def list(self) -> Iterator[Webhook]:
         """Webhook triggers and what is known of their tokens."""
-        yield from self._http.get("/webhooks")["items"]
+        yield from each(self._http, "/webhooks")
 
     def rotate(self, workflow: str, trigger: str | None = None, *, signed: bool = False) -> NewToken:
         """Make a new token; the one before is dead at once."""

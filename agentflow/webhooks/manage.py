@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from agentflow.catalog import audit, find_workflow, workspace_id
+from agentflow.catalog import BY_NAME, audit, find_workflow, list_named, workspace_id
 from agentflow.clock import iso
 from agentflow.errors import NotFound, UsageError
 from agentflow.keys import KeyRing
@@ -16,17 +16,19 @@ from agentflow.secrets.envelope import Place, seal
 from agentflow.spec.check_triggers import UNNAMED
 from agentflow.webhooks.signature import new_secret
 
+CURSOR = "webhooks"
 TABLE = "webhook"
 TOKEN_PREFIX = "whk_"  # noqa: S105 - only the beginning of every token
 _SHOWN = 8  #: Characters of a token that are kept readable.
 
-_LIST = text("""
+_LIST = text(f"""
+SELECT * FROM (
 SELECT w.name || '/' || coalesce(t.config ->> 'name', :unnamed) AS name, w.name AS workflow, t.paused,
   h.prefix, h.key_id IS NOT NULL AS signed, h.rotated_at, h.rotated_by, h.used_at
 FROM trigger t JOIN workflow w ON w.id = t.workflow_id
 LEFT JOIN webhook h ON h.workflow_id = w.id AND h.trigger_name = coalesce(t.config ->> 'name', :unnamed)
-WHERE w.workspace_id = :workspace AND w.source <> 'adhoc' AND t.type = 'webhook' AND t.active ORDER BY 1
-""")
+WHERE w.workspace_id = :workspace AND w.source <> 'adhoc' AND t.type = 'webhook' AND t.active
+) AS hook WHERE true {BY_NAME}""").bindparams(unnamed=UNNAMED)  # noqa: S608 - ours
 _TRIGGERS = text("""
 SELECT coalesce(config ->> 'name', :unnamed) FROM trigger
 WHERE workflow_id = :workflow AND type = 'webhook' AND active ORDER BY 1
@@ -47,10 +49,12 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def list_webhooks(connection: Connection, *, workspace: str) -> list[dict[str, Any]]:
+def list_webhooks(
+    connection: Connection, *, limit: int | None = None, cursor: str | None = None, workspace: str
+) -> tuple[list[dict[str, Any]], str | None]:
     """Webhook triggers of published workflows, with what may be told of their tokens."""
-    rows = connection.execute(_LIST, {"workspace": workspace_id(connection, workspace), "unnamed": UNNAMED}).mappings()
-    return [dict(row) | {"rotated_at": iso(row["rotated_at"]), "used_at": iso(row["used_at"])} for row in rows]
+    rows, following = list_named(connection, _LIST, CURSOR, name=None, limit=limit, cursor=cursor, workspace=workspace)
+    return [row._asdict() | {"rotated_at": iso(row.rotated_at), "used_at": iso(row.used_at)} for row in rows], following
 
 
 def rotate_webhook(

@@ -13,11 +13,12 @@ from agentflow import webhooks as store
 from agentflow.access import Role
 from agentflow.errors import NotFound
 from webserver.access import current_principal, public, requires
+from webserver.api.named import list_all
 from webserver.arguments import Body, Path, Query
 from webserver.body import parse_body, read_bytes
 from webserver.database import do, do_as_auth, do_in
 from webserver.keys import keys
-from webserver.pages import Answer
+from webserver.pages import Answer, Page, PageQuery
 from webserver.ratelimits import count_delivery, count_refusal
 from webserver.resource import Resource
 
@@ -35,11 +36,8 @@ class Webhook(Answer):
     used_at: str | None = Field(description="When it last started a run, to the minute")
 
 
-class WebhookList(Answer):
+class WebhookPage(Page[Webhook]):
     """Webhook triggers by name."""
-
-    items: list[Webhook]
-    next_cursor: None
 
 
 class WorkflowPath(Path):
@@ -93,12 +91,11 @@ class Accepted(Answer):
 webhooks = Resource("webhooks", "Addresses that start runs, for systems that cannot sign in.")
 
 
-@webhooks.get("/webhooks", responses={200: WebhookList})
+@webhooks.get("/webhooks", responses={200: WebhookPage})
 @requires(Role.VIEWER)
-def list_webhooks() -> dict[str, Any]:
+def list_webhooks(query: PageQuery) -> dict[str, Any]:
     """List webhook triggers, without tokens."""
-    workspace = current_principal().workspace
-    return {"items": do(lambda connection: store.list_webhooks(connection, workspace=workspace)), "next_cursor": None}
+    return list_all(store.list_webhooks, query)
 
 
 @webhooks.post("/workflows/<name>/webhook", responses={200: NewToken})

@@ -92,7 +92,7 @@ class Webhooks(Group):
 
     def list(self) -> Iterator[Document]:
         """Webhook triggers."""
-        yield from self._session.do(partial(webhooks.list_webhooks, **self._where))
+        yield from self._session.do(partial(webhooks.list_webhooks, **self._where))[0]
 
     def rotate(self, workflow: str, trigger: str | None = None, *, signed: bool = False) -> Document:
         """Make a new token."""

@@ -126,7 +126,6 @@ def test_every_list_has_pages(operations):
         "list_node_types",  # what is installed
         "list_sessions",  # of the caller
         "list_workspaces",  # those the caller belongs to
-        "list_webhooks",  # of one workflow, which has a few triggers
         "list_dependencies",
         "get_logs",  # ranges by line
         "act_on_runs",  # as many as were asked for

@@ -126,6 +126,10 @@ def test_each_of_several_webhooks_has_its_own_token(web):
     assert (listed["flow/a"]["prefix"], listed["flow/b"]["prefix"]) == (None, token[:12])
     assert listed["flow/b"]["used_at"] is not None
     assert token not in json.dumps(web.get("/webhooks"))
+    first = web.get("/webhooks?limit=1")
+    assert [item["name"] for item in first["items"]] == ["flow/a"]
+    rest = web.get(f"/webhooks?limit=1&cursor={first['next_cursor']}")
+    assert ([item["name"] for item in rest["items"]], rest["next_cursor"]) == (["flow/b"], None)
 
 
 def test_a_signed_webhook_takes_only_signed_deliveries_once(hooked):
