@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.arrays import uuids
 from agentflow.db.engine import transact
@@ -29,6 +31,8 @@ from scheduler.judging import Judge
 from scheduler.round_outputs import RoundOutputs
 from scheduler.subruns import start_child, stop_child
 from scheduler.versions import LoadedVersion
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,17 @@ class Rounds:
         """What comes next for each; those that cannot be told yet are left out and come up again."""
         if not gates:
             return []
+        try:
+            return self._decide(gates)
+        except DBAPIError:
+            raise
+        except Exception as error:  # one version that cannot be read must not hold up the others
+            if len(gates) == 1:
+                log.exception("round_not_decided", extra={"run": str(gates[0].run_id)})
+                return [_wrong(gates[0], ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")]
+            return [result for gate in gates for result in self.decide([gate])]
+
+    def _decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
         found: list[EndedRound] = []
         successes: list[_Ended] = []
         late: list[_Late] = []

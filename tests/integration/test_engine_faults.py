@@ -44,6 +44,23 @@ def test_a_version_that_cannot_be_read_keeps_no_other_when_from_its_evaluation(k
     assert error["message"].startswith("`when` could not be prepared")
 
 
+def test_a_sub_run_whose_version_cannot_be_read_keeps_no_other_from_its_end(kit):
+    for name in ("sick", "well"):
+        kit.apply({"a": {}}, f"inner-{name}", outputs={"a": "{{ nodes.a.output }}"})
+        kit.apply({"s": {"type": "workflow", "config": {"name": f"inner-{name}"}}}, name)
+    kit.stub.hold("a")
+    sick, well = kit.run("sick"), kit.run("well")
+    kit.sql(
+        """UPDATE workflow_version SET spec = '{"name": "inner-sick", "nodes": 7}'
+        WHERE workflow_id = (SELECT id FROM workflow WHERE name = 'inner-sick')"""
+    )
+    kit.stub.release("a")
+    kit.settle()
+    assert (kit.state(sick), kit.state(well)) == ("failed", "success")
+    assert kit.nodes(sick)["s"]["error"]["message"].startswith("sub-run: ")
+    kit.check_books()
+
+
 def test_inputs_of_a_when_that_are_too_large_are_named_as_such(kit, monkeypatch):
     monkeypatch.setattr("scheduler.contexts.INPUT_MAX", 10)
     kit.stub.script("a", succeed("x" * 100))
