@@ -409,6 +409,7 @@ class TestFailures:
         kit.finish(run)
         until(lambda: agrees(kit, run, *watchers), "agreement with Redis")
         until(lambda: len(server.lines("redis_back")) == len(server.lines("redis_away")), "Redis is found again")
+        assert 'agentflow_web_redis_up{use="shared"} 1.0' in server.get("/metrics")[2].decode()
         assert [each.older for each in watchers] == [[]] * len(watchers)
 
     def test_shutdown_does_not_wait_for_sockets(self, kit, start, watch) -> None:

@@ -9,7 +9,7 @@ from redis import ResponseError
 
 from tests.live_kit import until
 from tests.redis_kit import RedisServer
-from webserver.shared.link import RedisAwayError, RedisLink
+from webserver.shared.link import SLOW, SLOW_IN_A_ROW, RedisAwayError, RedisLink
 
 
 @pytest.fixture
@@ -62,6 +62,40 @@ def test_a_redis_that_says_nothing_is_waited_for_once(link, redis_server):
         redis_server.thaw()
     until(lambda: not link.away, "Redis is found again")
     ask(link)
+
+
+class Watch:
+    """A clock that moves with every look at it."""
+
+    def __init__(self) -> None:
+        self.now = self.step = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_a_redis_that_is_slow_again_and_again_is_done_without(redis_server, caplog):
+    watch = Watch()
+    link = RedisLink(redis_server.url, clock=watch)
+    try:
+        for step in [2 * SLOW] * (SLOW_IN_A_ROW - 1) + [0.0] + [2 * SLOW] * (SLOW_IN_A_ROW - 1):
+            watch.step = step
+            ask(link)
+        assert not link.away, "a fast answer in between, and it may go on"
+        assert ask(link) == 2 * SLOW_IN_A_ROW, "what it said late is still an answer"
+        assert link.away
+        assert "took more than" in caplog.records[-1].error
+        with pytest.raises(RedisAwayError):
+            ask(link)
+        before = watch.now
+        until(lambda: watch.now >= before + 6 * SLOW, "it was tried again")
+        assert link.away, "still slow"
+        watch.step = 0.0
+        until(lambda: not link.away, "it is fast again")
+        ask(link)
+    finally:
+        link.close()
 
 
 def test_a_redis_that_is_full_is_away(tmp_path):

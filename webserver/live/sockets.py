@@ -20,13 +20,13 @@ from agentflow.access import Principal, Role
 from agentflow.db.engine import transact
 from agentflow.errors import AgentFlowError
 from agentflow.runs import live
-from agentflow.settings import Settings
 from webserver.access import Access, Authenticate, authorise
 from webserver.auth.authenticate import rights_changed
 from webserver.database import enter
 from webserver.errors import TooManyRequests, Unavailable
 from webserver.live.changes import Changes, OwnChanges, SharedChanges
 from webserver.live.clients import ROOMS_MAX, Client, Clients, Credentials
+from webserver.live.credentials import CREDENTIALS, is_ours, read_credentials
 from webserver.live.definitions import DefinitionFeed
 from webserver.live.feed import Feed
 from webserver.live.guard import Guard
@@ -48,9 +48,6 @@ T = TypeVar("T")
 EXTENSION = "agentflow.live"
 MESSAGE_MAX = 64 * 2**10  #: Bytes of a message from a client.
 PING_INTERVAL, PING_TIMEOUT = 20, 15  #: Seconds; proxies close connections that are silent for a minute.
-#: What a client may prove itself with, as a header or, where a browser cannot set one, in `auth` of the connection.
-_FROM_AUTH = {"token": "HTTP_AUTHORIZATION", "api_key": "HTTP_X_API_KEY", "workspace": "HTTP_X_WORKSPACE"}
-_CREDENTIALS = (*_FROM_AUTH.values(), "HTTP_COOKIE")
 _READER = Access(role=Role.VIEWER)
 
 
@@ -124,7 +121,7 @@ class LiveServer:
     # -- connections -------------------------------------------------------------------------------------------------
     def _may_connect_from(self, origin: str, environ: Mapping[str, Any]) -> bool:
         """A page of another site must not open a socket with its visitor's cookies."""
-        return _is_ours(origin, environ, self._web.settings) or origin in self._web.settings.allowed_origins
+        return is_ours(origin, environ, self._web.settings) or origin in self._web.settings.allowed_origins
 
     def _connect(self, auth: object = None) -> None:
         self.start()
@@ -136,7 +133,7 @@ class LiveServer:
             with contextlib.suppress(TooManyRequests):
                 self._messages.take(known)
             return
-        credentials = _credentials(environ, auth, self._web.settings)
+        credentials = read_credentials(environ, auth, self._web.settings)
         try:
             principal = self._authenticate(environ, credentials)
         except AgentFlowError as error:
@@ -166,7 +163,7 @@ class LiveServer:
             Unauthenticated: Nobody.
             Forbidden: No member of the workspace.
         """
-        kept = {name: value for name, value in environ.items() if name not in _CREDENTIALS}
+        kept = {name: value for name, value in environ.items() if name not in CREDENTIALS}
         with self._app.request_context(kept | dict(credentials)):
             principal = self._decide(request)
             authorise(_READER, principal)
@@ -242,28 +239,6 @@ class LiveServer:
 
     def _read(self, workspace: int, work: Callable[[Connection], T]) -> T:
         return self._do(Principal("system", "live", "system", workspace, "", Role.VIEWER), work)
-
-
-def _is_ours(origin: str, environ: Mapping[str, Any], settings: Settings) -> bool:
-    own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST')}"
-    return origin in (own, settings.base_url.rstrip("/"))
-
-
-def _credentials(environ: Mapping[str, Any], auth: object, settings: Settings) -> Credentials:
-    """What a connection proves itself with; `auth` wins over headers.
-
-    Cookies are for our own pages alone: an origin that may call us is to send a token or a key, and a page of another
-    host of our domain would get the cookie along with it.
-    """
-    found = {name: str(environ[name]) for name in _CREDENTIALS if environ.get(name)}
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and not _is_ours(origin, environ, settings):
-        found.pop("HTTP_COOKIE", None)
-    if isinstance(auth, Mapping):
-        for key, header in _FROM_AUTH.items():
-            if isinstance(value := auth.get(key), str) and value.isprintable():
-                found[header] = f"Bearer {value}" if key == "token" else value
-    return tuple(sorted(found.items()))
 
 
 def _sid() -> str:

@@ -30,7 +30,8 @@ LIVE_REFUSED = Counter("agentflow_web_live_refused_total", "Messages of live soc
 LIVE_LISTENS = Counter(
     "agentflow_web_live_listens_total", "Connections made to listen for changes: more than one is a loss"
 )
-REDIS_UP = Gauge("agentflow_web_redis_up", "Whether Redis answered when asked last", multiprocess_mode="livemin")
+#: With a label, so that there is no such number where there is no Redis.
+REDIS_UP = Gauge("agentflow_web_redis_up", "Whether Redis answers, and fast", ["use"], multiprocess_mode="livemin")
 LIVE_SHARED = Counter(
     "agentflow_web_live_shared_total", "Changes of runs that another worker had read, or read for all", ["result"]
 )

@@ -1,13 +1,14 @@
 """The way to Redis: whoever goes it must do without Redis, too.
 
-One failure, and nobody is sent there any more until a thread has seen Redis write again: of all requests only those
-that are under way when it stops answering wait for it, TIMEOUT at most.
+One failure, or several slow answers in a row, and nobody is sent there any more until a thread has seen Redis write
+again, and fast: of all requests only those that are under way when it stops answering wait for it, TIMEOUT at most.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,20 +23,24 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TIMEOUT = 0.2  #: Seconds that anybody waits for Redis.
+SLOW = 0.05  #: Seconds; an answer that takes longer is worse than none,
+SLOW_IN_A_ROW = 5  #: but one alone says little: the process itself may have been busy.
 AGAIN_FIRST, AGAIN_MAX = 0.05, 2.0  # seconds between tries while it is away
 _CONNECTIONS = 32
 _TRIED = "agentflow:tried"
 
 
 class RedisAwayError(Exception):
-    """Redis does not answer, or refuses: do without it."""
+    """Redis does not answer, refuses or is slow: do without it."""
 
 
 class RedisLink:
     """The connections of one process."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
         """`url`: redis://, rediss:// or unix://. Connects when it is first used."""
+        self._clock = clock
+        self._slow = 0  # answers in a row
         self.pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
@@ -50,7 +55,7 @@ class RedisLink:
         self._lock = threading.Lock()
         self._away = False
         self._closing = threading.Event()
-        metrics.REDIS_UP.set(1)
+        metrics.REDIS_UP.labels("shared").set(1)
 
     @property
     def away(self) -> bool:
@@ -65,36 +70,47 @@ class RedisLink:
         """
         if self._away:
             raise RedisAwayError
+        began = self._clock()
         try:
-            return work(self._redis)
+            answer = work(self._redis)
         except RedisError as error:
-            self._leave(error)
+            self._leave(f"{type(error).__name__}: {error}")
             raise RedisAwayError from error
+        self._slow = self._slow + 1 if self._clock() - began > SLOW else 0
+        if self._slow >= SLOW_IN_A_ROW:
+            self._leave(f"{self._slow} answers in a row took more than {1000 * SLOW:.0f} ms")
+        return answer
 
     def close(self) -> None:
         """Let go of the connections."""
         self._closing.set()
         self.pool.disconnect()
 
-    def _leave(self, error: RedisError) -> None:
+    def _leave(self, why: str) -> None:
         with self._lock:
             if self._away or self._closing.is_set():
                 return
-            self._away = True
-        metrics.REDIS_UP.set(0)
-        log.warning("redis_away", extra={"error": f"{type(error).__name__}: {error}"})
+            self._away, self._slow = True, 0
+        metrics.REDIS_UP.labels("shared").set(0)
+        log.warning("redis_away", extra={"error": why})
         threading.Thread(target=self._come_back, name="redis-again", daemon=True).start()
 
     def _come_back(self) -> None:
         pause = AGAIN_FIRST
         while not self._closing.wait(pause):
-            try:
-                self._redis.set(_TRIED, 1, px=1000)  # one that only reads, or is full, is of no use
-            except RedisError:
-                pause = min(2 * pause, AGAIN_MAX)
-                continue
-            with self._lock:
-                self._away = False
-            metrics.REDIS_UP.set(1)
-            log.info("redis_back")
-            return
+            if self._is_fit():
+                with self._lock:
+                    self._away = False
+                metrics.REDIS_UP.labels("shared").set(1)
+                log.info("redis_back")
+                return
+            pause = min(2 * pause, AGAIN_MAX)
+
+    def _is_fit(self) -> bool:
+        """Whether it takes something, at once: one that only reads, is full or slow is of no use."""
+        began = self._clock()
+        try:
+            self._redis.set(_TRIED, 1, px=1000)
+        except RedisError:
+            return False
+        return self._clock() - began <= SLOW
