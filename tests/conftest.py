@@ -194,8 +194,10 @@ def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 
 
 @pytest.fixture
-def redis_server(redis_process: RedisServer) -> RedisServer:
-    """A Redis that answers and is empty; a test may kill it."""
+def redis_server(redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """A Redis that answers and is empty; a test may kill it. On a crowded machine it is waited for longer than elsewhere."""
+    monkeypatch.setattr("webserver.shared.link.TIMEOUT", 2.0)
+    monkeypatch.setattr("webserver.shared.link.SLOW", 10.0)
     redis_process.start()
     with redis_process.client() as client:
         client.flushall()

@@ -75,7 +75,8 @@ class Watch:
         return self.now
 
 
-def test_a_redis_that_is_slow_again_and_again_is_done_without(redis_server, caplog):
+def test_a_redis_that_is_slow_again_and_again_is_done_without(redis_server, caplog, monkeypatch):
+    monkeypatch.setattr("webserver.shared.link.SLOW", SLOW)
     watch = Watch()
     link = RedisLink(redis_server.url, clock=watch)
     try:

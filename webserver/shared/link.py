@@ -37,16 +37,16 @@ class RedisAwayError(Exception):
 class RedisLink:
     """The connections of one process."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`url`: redis://, rediss:// or unix://. Connects when it is first used."""
         self._clock = clock
         self._slow = 0  # answers in a row
         self.pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
+            timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
             health_check_interval=0,
             # A connection that was closed while nobody used it is no sign of anything; a silent one is.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionLost,)),
