@@ -44,7 +44,8 @@ class Statement:
         try:
             with psycopg.RawCursor(driver, row_factory=namedtuple_row) as cursor:
                 cursor.execute(self._sql, [parameters[name] for name in self._names])
-                return cursor.fetchall() if cursor.description is not None else []
+                # Not `cursor.description`: that makes an object of each column.
+                return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
         except psycopg.Error as error:
             raise self._translated(connection, error, broken=driver.closed) from error
 
