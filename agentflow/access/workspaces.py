@@ -10,15 +10,19 @@ from sqlalchemy import Connection, text
 from agentflow.access.accounts import document, require_user
 from agentflow.access.roles import Role
 from agentflow.catalog import audit, workspace_id
+from agentflow.cursors import read_cursor, write_cursor
 from agentflow.db.notify import notify_rights
 from agentflow.errors import Conflict, NotFound, UsageError
 
+CURSOR = "workspaces"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 _LIST = text("""
 SELECT w.name, w.created_at, m.role, (SELECT count(*) FROM membership x WHERE x.workspace_id = w.id) AS members
 FROM workspace w LEFT JOIN membership m ON m.workspace_id = w.id AND m.user_id = :user
-WHERE :all OR m.role IS NOT NULL ORDER BY w.name
+WHERE (:all OR m.role IS NOT NULL) AND (CAST(:name AS text) IS NULL OR w.name = :name)
+  AND (CAST(:after AS text) IS NULL OR w.name > :after)
+ORDER BY w.name LIMIT :limit
 """)
 _INSERT = text("INSERT INTO workspace (name) VALUES (:name) ON CONFLICT DO NOTHING RETURNING id")
 _POOL = text("""
@@ -37,10 +41,33 @@ _REVOKE = text("DELETE FROM membership WHERE user_id = :user AND workspace_id = 
 
 
 def list_workspaces(
-    connection: Connection, *, user: int | None = None, everything: bool = False
-) -> list[dict[str, Any]]:
-    """Workspaces by name, with the role of a user: those where they have one, or all."""
-    return [document(row) for row in connection.execute(_LIST, {"user": user, "all": everything})]
+    connection: Connection,
+    *,
+    user: int | None = None,
+    everything: bool = False,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of workspaces by name, and the cursor of the next page (None at the end).
+
+    Args:
+        connection: In a transaction.
+        user: With their role: those where they have one,
+        everything: or all.
+        name: Only the one of this name.
+        limit: At most so many; None: all.
+        cursor: `next_cursor` of the page before.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+    """
+    after = None if cursor is None else read_cursor(CURSOR, cursor, str)
+    parameters = {"user": user, "all": everything, "name": name, "after": after}
+    rows = connection.execute(_LIST, parameters | {"limit": None if limit is None else limit + 1}).all()
+    if limit is None or len(rows) <= limit:
+        return [document(row) for row in rows], None
+    return [document(row) for row in rows[:limit]], write_cursor(CURSOR, rows[limit - 1].name)
 
 
 def create_workspace(connection: Connection, name: str, *, actor: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Workspaces:
 
     def list(self) -> Iterator[Workspace]:
         """Those of the caller; all, for administrators of the instance."""
-        yield from self._http.get("/workspaces")["items"]
+        yield from each(self._http, "/workspaces")
 
     def create(self, name: str) -> dict[str, Any]:
         """Make a workspace, with a default pool."""

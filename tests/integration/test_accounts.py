@@ -105,7 +105,7 @@ def test_a_role_is_granted_changed_and_taken(auth, ada):
     assert not workspaces.grant_role(auth, ada, "lab", Role.VIEWER, actor="test")["changed"]
     assert workspaces.grant_role(auth, ada, "lab", Role.EDITOR, actor="test")["changed"]
     assert user_principal(auth, ada, "lab").role is Role.EDITOR
-    assert [w["name"] for w in workspaces.list_workspaces(auth, user=ada)] == ["lab"]
+    assert [w["name"] for w in workspaces.list_workspaces(auth, user=ada)[0]] == ["lab"]
     assert [m["email"] for m in workspaces.list_members(auth, "lab")] == ["ada@example.org"]
     workspaces.revoke_role(auth, ada, "lab", actor="test")
     with pytest.raises(NotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
@@ -76,11 +77,8 @@ class WorkspaceItem(Answer):
     members: int
 
 
-class WorkspaceList(Answer):
+class WorkspacePage(Page[WorkspaceItem]):
     """Workspaces by name."""
-
-    items: list[WorkspaceItem]
-    next_cursor: None
 
 
 class WorkspaceBody(Body):
@@ -150,20 +148,21 @@ def revoke_api_key(path: ApiKeyPath) -> tuple[str, int]:
     return "", 204
 
 
-@workspace_resource.get("/workspaces", responses={200: WorkspaceList})
+@workspace_resource.get("/workspaces", responses={200: WorkspacePage})
 @signed_in
-def list_workspaces() -> dict[str, Any]:
+def list_workspaces(query: PageQuery) -> dict[str, Any]:
     """List one's own workspaces; administrators of the instance see all."""
     principal = current_principal()
 
-    def look(connection: Connection) -> list[dict[str, Any]]:
+    def look(connection: Connection) -> tuple[list[dict[str, Any]], str | None]:
+        list_them = partial(workspaces.list_workspaces, connection, limit=query.limit, cursor=query.cursor)
         if principal.kind == "key":
-            found = workspaces.list_workspaces(connection, everything=True)
+            found, following = list_them(everything=True, name=principal.workspace)
             here = None if principal.role is None else principal.role.value
-            return [one | {"role": here} for one in found if one["name"] == principal.workspace]
-        return workspaces.list_workspaces(connection, user=int(principal.id), everything=principal.instance_admin)
+            return [one | {"role": here} for one in found], following
+        return list_them(user=int(principal.id), everything=principal.instance_admin)
 
-    return {"items": do_as_auth(look), "next_cursor": None}
+    return page(*do_as_auth(look))
 
 
 @workspace_resource.post("/workspaces", responses={201: Made, 409: None})

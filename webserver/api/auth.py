@@ -104,7 +104,7 @@ def me() -> dict[str, Any]:
         if user is None:
             return {"email": None, "display_name": None, "workspaces": _only_here(principal)}
         shown = users.show_user(connection, user)
-        found = workspaces.list_workspaces(connection, user=user, everything=principal.instance_admin)
+        found, _ = workspaces.list_workspaces(connection, user=user, everything=principal.instance_admin)
         mine = [{"name": one["name"], "role": "admin" if principal.instance_admin else one["role"]} for one in found]
         return {"email": shown["email"], "display_name": shown["name"] or None, "workspaces": mine}
 

@@ -142,7 +142,7 @@ class Workspaces(Group):
 
     def list(self) -> Iterator[Document]:
         """All of them."""
-        yield from self._session.do(partial(workspaces.list_workspaces, everything=True))
+        yield from self._session.do(partial(workspaces.list_workspaces, everything=True))[0]
 
     def create(self, name: str) -> Document:
         """Make a workspace, with a default pool."""

@@ -411,6 +411,12 @@ def test_an_instance_admin_governs_everybody(web):
     assert web.call("GET", "/workflows", chief | {"X-Workspace": "lab"}).status_code == 200
     assert {w["name"] for w in web.call("GET", "/workspaces", chief).get_json()["items"]} == {"default", "lab", OTHER}
     assert [w["name"] for w in web.call("GET", "/workspaces", web.bearer(ADA)).get_json()["items"]] == ["default"]
+    assert [w["name"] for w in web.call("GET", "/workspaces", web.key("read")).get_json()["items"]] == ["default"]
+    names, cursor = [], ""
+    while cursor is not None:
+        part = web.call("GET", f"/workspaces?limit=1{cursor and '&cursor=' + cursor}", chief).get_json()
+        names, cursor = names + [w["name"] for w in part["items"]], part["next_cursor"]
+    assert names == sorted({"default", "lab", OTHER})
     ada = f"/users/{web.ids[ADA]}"
     assert web.call("PATCH", ada, chief, {"disabled": True, "name": "A"}).get_json()["disabled"]
     assert web.login(ADA).status_code == 401

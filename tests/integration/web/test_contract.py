@@ -125,7 +125,6 @@ def test_every_list_has_pages(operations):
     bounded = {
         "list_node_types",  # what is installed
         "list_sessions",  # of the caller
-        "list_workspaces",  # those the caller belongs to
         "list_dependencies",
         "get_logs",  # ranges by line
         "act_on_runs",  # as many as were asked for
