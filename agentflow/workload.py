@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Limits(BaseModel):
@@ -105,8 +105,16 @@ class Workload(BaseModel):
         return max(0, self.limits.log_max - self.turn.log_bytes)
 
 
+def storable(text: str) -> str:
+    """Text that Postgres takes: no NUL, no lone surrogates."""
+    text = text.replace("\0", "\ufffd")
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 class ErrorInfo(BaseModel):
-    """The error object of SEMANTICS section 3."""
+    """The error object of SEMANTICS section 3; its texts can be stored, whatever they were made of."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -116,6 +124,11 @@ class ErrorInfo(BaseModel):
     signal: int | None = None
     traceback: str | None = None
     bases: tuple[str, ...] = ()  #: Names of the exception's base classes, for `retry_on`; not shown to anybody.
+
+    @field_validator("type", "message", "traceback")
+    @classmethod
+    def _storable(cls, value: str | None) -> str | None:
+        return None if value is None else storable(value)
 
     def as_document(self) -> dict[str, Any]:
         """JSON without the fields that are not set."""

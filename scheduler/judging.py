@@ -9,19 +9,20 @@ from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from agentflow.catalog.graph import BRANCH, SUB_RUN, WAIT
+from agentflow.db.engine import is_database
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.gates import DueGate, GateResult
 from agentflow.db.queries.mapped import MAX_ITEMS
 from agentflow.errors import AgentFlowError
 from agentflow.nodes.wait import WaitConfig, decided_by_scheduler
 from agentflow.runner.errors import ConfigInvalid
+from agentflow.runner.output import OutputInvalid, encode
 from agentflow.states import NodeRunState
 from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo
-from scheduler.contexts import TOO_LARGE, Asking, ContextLoader
+from scheduler.contexts import INPUT_MAX, TOO_LARGE, Asking, ContextLoader
 from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
 from scheduler.inputs import InputFiles, InputNotLoaded
 from scheduler.large_contexts import LargeContexts
@@ -63,9 +64,9 @@ class Judge:
             return []
         try:
             return self._decide(gates)
-        except DBAPIError:
-            raise
         except Exception as error:  # one version that cannot be read must not hold up the others
+            if is_database(error):
+                raise
             if len(gates) == 1:
                 log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
                 return [failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
@@ -267,4 +268,8 @@ def _decide_items(gate: DueGate, items: Any) -> GateResult:
         return failed(gate, "MapTooLarge", message)
     if not items:
         return GateResult(gate, NodeRunState.SKIPPED)
-    return GateResult(gate, NodeRunState.DEFERRED, items=json.dumps(items, ensure_ascii=False), count=len(items))
+    try:
+        text = encode(items, INPUT_MAX)
+    except OutputInvalid as error:
+        return failed(gate, type(error).__name__, f"for_each: {error}")
+    return GateResult(gate, NodeRunState.DEFERRED, items=text, count=len(items))

@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from agentflow.db.arrays import uuids
-from agentflow.db.engine import transact
+from agentflow.db.engine import is_database, transact
 from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended, wait_on
 from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.settle import FinalNode, Settlement
@@ -91,9 +90,9 @@ class Rounds:
             return []
         try:
             return self._decide(gates)
-        except DBAPIError:
-            raise
         except Exception as error:  # one version that cannot be read must not hold up the others
+            if is_database(error):
+                raise
             if len(gates) == 1:
                 log.exception("round_not_decided", extra={"run": str(gates[0].run_id)})
                 return [_wrong(gates[0], ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")]

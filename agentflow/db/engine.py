@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 
 T = TypeVar("T")
 
@@ -106,6 +106,11 @@ def is_disconnect(error: BaseException) -> bool:
         state = getattr(error.orig, "sqlstate", None)
         return state is None or state.startswith(_UNAVAILABLE)  # None: the socket broke before a code came
     return False
+
+
+def is_database(error: BaseException) -> bool:
+    """Whether it is the database's error and none of the data that it was given: those may be one row's own."""
+    return isinstance(error, DBAPIError) and not isinstance(error, DataError)
 
 
 def is_retriable(error: BaseException) -> bool:

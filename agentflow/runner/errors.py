@@ -13,7 +13,7 @@ import agentflow
 from agentflow.nodes.base import NodeFailed
 from agentflow.runner.masking import Masker
 from agentflow.runner.output import OutputInvalid
-from agentflow.workload import ErrorInfo
+from agentflow.workload import ErrorInfo, storable
 
 MESSAGE_MAX: Final = 8 * 1024  # characters
 TRACEBACK_MAX: Final = 16 * 1024  # characters
@@ -74,14 +74,6 @@ def _text(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - `__str__` is user code
         text = "<the exception's text cannot be made>"
     return storable(text)
-
-
-def storable(text: str) -> str:
-    """Text that Postgres takes: no NUL, no lone surrogates."""
-    text = text.replace("\0", "\ufffd")
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def _traceback(error: BaseException, mask: Masker) -> str | None:

@@ -106,6 +106,10 @@ def _find(text: str) -> References:
     for scope, entry in _uses(tree):
         if entry is None:
             dynamic.add(scope)
+        elif not entry.isprintable():  # no database could even be asked for it
+            raise TemplateProblem(
+                f"`{scope}` has no entry named {entry!a:.60}", hint="names are letters, digits, _ and -"
+            )
         else:
             found[scope].add(entry)
     return References(

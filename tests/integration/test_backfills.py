@@ -312,6 +312,17 @@ def test_many_that_wait_for_the_date_before_do_not_hold_up_others(kit, monkeypat
     assert show(kit, later)["state"] == "success"
 
 
+def test_one_whose_trigger_cannot_be_read_stops_no_other(kit, caplog):
+    found = []
+    for name in ("sick", "flow"):
+        kit.apply({"a": {}}, name, triggers=[DAILY])
+        found.append(made(kit, name))
+    kit.sql("UPDATE backfill SET trigger_config = '{}' WHERE id = CAST(:id AS uuid)", id=found[0])
+    kit.settle()
+    assert [show(kit, one)["state"] for one in found] == ["running", "success"]
+    assert "backfill_unusable" in caplog.messages
+
+
 def test_backwards_and_depends_on_past_exclude_each_other(kit):
     kit.apply({"a": {}}, triggers=[DAILY], depends_on_past=True)
     with pytest.raises(Conflict, match="depends_on_past"):

@@ -61,6 +61,37 @@ def test_a_sub_run_whose_version_cannot_be_read_keeps_no_other_from_its_end(kit)
     kit.check_books()
 
 
+#: Values, and errors that quote them, which Postgres cannot store as they are.
+UNSTORABLE = ["{{ ['a\\u0000b'] }}", "{{ ['a\\ud800b'] }}", "{{ {'a': 1}['\\u0000'] }}", "{{ 'a'['\\ud800'] }}"]
+
+
+def with_expression(where, bad):
+    """A node, and declared outputs, with an expression somewhere."""
+    if where == "outputs":
+        return {}, {"all": bad}
+    if where == "params":
+        return {"type": "workflow", "config": {"name": "leaf", "params": {"n": bad}}}, {}
+    if where == "until":
+        return {"type": "workflow", "config": {"name": "leaf"}, "repeat": {"until": bad, "max": 2}}, {}
+    if where == "branch":
+        return {"type": "branch", "config": {"cases": [{"when": bad, "to": ["z"]}]}}, {}
+    return {where: bad}, {}
+
+
+@pytest.mark.parametrize("bad", UNSTORABLE)
+@pytest.mark.parametrize("where", ["when", "for_each", "until", "outputs", "params", "branch"])
+def test_what_an_expression_gives_fails_its_own_node_and_holds_up_no_other(kit, where, bad):
+    node, outputs = with_expression(where, bad)
+    kit.apply({"w": {}}, "leaf", params={"n": {"default": 0}})
+    kit.apply({"s": node, "z": {"needs": ["s"]}}, "inner", outputs=outputs)
+    kit.apply({"s": {"type": "workflow", "config": {"name": "inner"}}}, "outer")
+    kit.apply({"a": {"when": True}}, "well")
+    outer, well = kit.create("outer"), kit.create("well")
+    kit.settle()
+    assert (kit.state(outer), kit.state(well)) == ("failed", "success")
+    assert kit.nodes(outer)["s"]["error"]["message"].isprintable()
+
+
 def test_inputs_of_a_when_that_are_too_large_are_named_as_such(kit, monkeypatch):
     monkeypatch.setattr("scheduler.contexts.INPUT_MAX", 10)
     kit.stub.script("a", succeed("x" * 100))

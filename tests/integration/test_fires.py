@@ -401,11 +401,19 @@ def test_a_retired_trigger_does_not_fire(clock):
 
 
 # -- broken rows -------------------------------------------------------------------------------------------------------
-def test_a_broken_trigger_stops_nobody_else_and_is_told_once(clock, caplog):
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"type": "cron", "cron": "0 * * * *", "timezone": "Mars/Olympus"}',
+        '{"type": "cron"}',
+        '{"type": "interval", "every": 7}',
+        '{"type": "lunar"}',
+    ],
+)
+def test_a_broken_trigger_stops_nobody_else_and_is_told_once(clock, caplog, config):
     clock.apply("broken", triggers=[HOURLY | {"name": "n"}])
     clock.apply("well", triggers=[HOURLY])
-    clock.do("""UPDATE trigger SET config = '{"type": "cron", "cron": "0 * * * *", "timezone": "Mars/Olympus"}'
-        WHERE identity = 'n'""")
+    clock.do(f"UPDATE trigger SET config = '{config}' WHERE identity = 'n'")
     scheduler = clock.scheduler()
     wait = clock.tick("2031-03-01T01:00", scheduler)
     clock.tick("2031-03-01T02:00", scheduler)

@@ -53,6 +53,13 @@ def test_params_variables_and_secrets_are_found():
     )
 
 
+@pytest.mark.parametrize("entry", ["\\u0000", "a\\ud800"])
+@pytest.mark.parametrize("use", ["vars['{}']", "secrets['{}']", "vars.get('{}', 1)"])
+def test_an_entry_that_no_database_can_be_asked_for_is_refused(use, entry):
+    with pytest.raises(TemplateProblem, match="has no entry named"):
+        find_references("{{ " + use.format(entry) + " }}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

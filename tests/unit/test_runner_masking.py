@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agentflow.runner.errors import MESSAGE_MAX, TRACEBACK_MAX, describe
 from agentflow.runner.masking import Masker, mask_output
+from agentflow.workload import ErrorInfo
 
 SECRET = 'pa$$ w"rd/ü&'
 
@@ -123,6 +124,12 @@ def test_errors_are_masked_and_bounded():
     assert len(info.message) < MESSAGE_MAX + 100
     assert info.traceback is not None
     assert len(info.traceback) < TRACEBACK_MAX + 100
+
+
+def test_an_error_of_whatever_text_can_be_stored():
+    info = ErrorInfo(type="A\0", message="b\ud800", traceback="c\0")
+    assert (info.type, info.message, info.traceback) == ("A\ufffd", "b\ufffd", "c\ufffd")
+    assert ErrorInfo(type="A", message="ü").message == "ü"
 
 
 def test_the_text_of_an_error_is_storable():
