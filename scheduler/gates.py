@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from agentflow.db.engine import transact
+from agentflow.db.engine import is_database, transact
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.due import continue_cascades
 from agentflow.db.queries.edges import Choice, not_chosen
@@ -30,10 +30,11 @@ from agentflow.db.queries.mapped import expand
 from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.db.queries.starts import start_locked
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
+from agentflow.workload import ErrorInfo, Outcome
 from scheduler.evaluator import Evaluator
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles
-from scheduler.judging import Judge
+from scheduler.judging import Judge, failed_with
 from scheduler.outputs import Puts
 from scheduler.round_outputs import RoundOutputs
 from scheduler.rounds import EndedRound, Rounds, finish_round
@@ -42,6 +43,8 @@ from scheduler.subruns import begin_attempt, start_child
 from scheduler.waits import WaitResult, begin, decide_waits, store_waits
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T", GateResult, EndedRound, WaitResult)
 
 POLL = 5.0  # seconds
 CLOCKS_APART = 0.1  #: Seconds that the database's clock may be behind ours when a wait comes due,
@@ -102,15 +105,51 @@ class Gates(WorkerThread):
             decided = self._judge.decide([gate for gate in gates if gate.sub_run is None and gate.waiting is None])
             ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
             self._keep_left(gates, [*decided, *ended, *waits], leased)
-            stored: Stored = transact(self._engine, partial(store, results=decided, ended=ended, waits=waits))
-            self._note(stored)
-            for child in stored.children:  # one at a time: each may be large
-                transact(self._engine, partial(start_locked, ids=[child]))
-            settlement: Settlement | None = stored.settlement
-            while settlement is not None and settlement.unfinished:
-                settlement = transact(self._engine, _carry_on)
+            for stored in self._store(decided, ended, waits):
+                self._note(stored)
+                for child in stored.children:  # one at a time: each may be large
+                    transact(self._engine, partial(start_locked, ids=[child]))
+                settlement: Settlement | None = stored.settlement
+                while settlement is not None and settlement.unfinished:
+                    settlement = transact(self._engine, _carry_on)
             self._on_decided()
         return self._pause()
+
+    def _store(
+        self, results: Sequence[GateResult], ended: Sequence[EndedRound], waits: Sequence[WaitResult]
+    ) -> list[Stored]:
+        """All in one transaction; if that is refused each in its own, so that only what is wrong fails."""
+        try:
+            return [transact(self._engine, partial(store, results=results, ended=ended, waits=waits))]
+        except Exception as error:
+            if is_database(error):
+                raise
+            log.exception("decisions_not_stored", extra={"count": len(results) + len(ended) + len(waits)})
+        found = [
+            *(self._store_one(one, _refused_result, lambda each: {"results": [each]}) for one in results),
+            *(self._store_one(one, _refused_round, lambda each: {"ended": [each]}) for one in ended),
+            *(self._store_one(one, _refused_wait, lambda each: {"waits": [each]}) for one in waits),
+        ]
+        return [stored for stored in found if stored is not None]
+
+    def _store_one(
+        self, one: T, refused: Callable[[T, ErrorInfo], T], kind: Callable[[T], dict[str, list[T]]]
+    ) -> Stored | None:
+        """One by itself, or that it failed; None if not even that can be stored: it comes up again."""
+        nothing: dict[str, Any] = {"results": [], "ended": [], "waits": []}
+        attempt, error = one, None
+        for _ in range(2):
+            try:
+                return transact(self._engine, partial(store, **nothing | kind(attempt)))
+            except Exception as wrong:
+                if is_database(wrong):
+                    raise
+                error = wrong
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            info = ErrorInfo(type="ResultRejected", message=f"what was decided could not be stored: {reason}")
+            attempt = refused(one, info)
+        log.error("decision_dropped", extra={"run": str(one.gate.run_id)}, exc_info=error)
+        return None
 
     def _note(self, stored: Stored) -> None:
         """The loop hears of what is due only when it looks, which it does seldom."""
@@ -227,6 +266,18 @@ def _follow(connection: Connection, stored: Stored, row: Any, result: GateResult
             gate.map_index,
         )
         stored.finals.append(final)
+
+
+def _refused_result(one: GateResult, error: ErrorInfo) -> GateResult:
+    return failed_with(one.gate, error)
+
+
+def _refused_round(one: EndedRound, error: ErrorInfo) -> EndedRound:
+    return EndedRound(one.gate, error=error, final=True)
+
+
+def _refused_wait(one: WaitResult, error: ErrorInfo) -> WaitResult:
+    return WaitResult(one.gate, Outcome.FAILED, error=error)
 
 
 def _carry_on(connection: Connection) -> Settlement | None:

@@ -128,7 +128,7 @@ class Judge:
         self, connection: Connection, gate: DueGate, version: LoadedVersion, answer: EvalResult
     ) -> GateResult:
         if answer.error is not None:
-            return _failed_with(gate, answer.error)
+            return failed_with(gate, answer.error)
         config, own_date = answer.value
         try:
             wait = WaitConfig.model_validate(config)
@@ -159,7 +159,7 @@ class Judge:
                 if not answer.done:
                     continue
                 if answer.error is not None:
-                    results.append(_failed_with(gate, answer.error))
+                    results.append(failed_with(gate, answer.error))
                     continue
                 try:
                     place = (gate.run_id, version, gate.node_no)
@@ -222,10 +222,11 @@ def _asking(gate: DueGate, version: LoadedVersion, document: Any, own: dict[str,
 
 def failed(gate: DueGate, kind: str, message: str) -> GateResult:
     """A node that fails with this error; the scheduler's own expressions are not retried."""
-    return _failed_with(gate, ErrorInfo(type=kind, message=message))
+    return failed_with(gate, ErrorInfo(type=kind, message=message))
 
 
-def _failed_with(gate: DueGate, error: ErrorInfo) -> GateResult:
+def failed_with(gate: DueGate, error: ErrorInfo) -> GateResult:
+    """The same, with an error that is there already."""
     return GateResult(gate, NodeRunState.FAILED, json.dumps(error.as_document()))
 
 
@@ -235,7 +236,7 @@ def decide_gate(gate: DueGate, answer: EvalResult, *, mapped: bool = False) -> G
     An error or any other value -> failed, without retry.
     """
     if answer.error is not None:
-        return _failed_with(gate, answer.error)
+        return failed_with(gate, answer.error)
     if mapped:
         return _decide_items(gate, answer.value)
     try:
@@ -248,7 +249,7 @@ def decide_gate(gate: DueGate, answer: EvalResult, *, mapped: bool = False) -> G
 def decide_branch(gate: DueGate, config: Mapping[str, Any], answer: EvalResult) -> GateResult:
     """The targets of the first case that is true, else the default ones; an error fails the node, without retry."""
     if answer.error is not None:
-        return _failed_with(gate, answer.error)
+        return failed_with(gate, answer.error)
     for number, (case, value) in enumerate(zip(config["cases"], answer.value, strict=True)):
         try:
             if truth(value):

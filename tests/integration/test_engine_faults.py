@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from agentflow.db.engine import make_engine
 from executors.stub import succeed
+from scheduler import gates as gates_module
 from scheduler import loop as loop_module
 from scheduler.identity import LEASE, Identity, register
 from scheduler.recovery import PATIENCE, Recovery
@@ -61,6 +62,52 @@ def test_a_sub_run_whose_version_cannot_be_read_keeps_no_other_from_its_end(kit)
     kit.check_books()
 
 
+def test_a_decision_that_cannot_be_stored_fails_its_own_node_and_holds_up_no_other(kit, monkeypatch):
+    kit.apply({"x": {}}, "leaf")
+    kit.apply({"m": {"for_each": [1]}, "s": {"type": "workflow", "config": {"name": "leaf"}}}, "sick")
+    kit.apply({"m": {"for_each": [1, 2]}, "s": {"type": "workflow", "config": {"name": "leaf"}}}, "well")
+    expand, finish = gates_module.expand, gates_module.finish_round
+    sick, well = kit.create("sick"), kit.create("well")
+
+    def refuse(one, run_id):
+        if str(run_id) == sick:
+            raise ValueError("no\nmore")
+        return one
+
+    monkeypatch.setattr(gates_module, "expand", lambda c, run, *rest: refuse(expand, run)(c, run, *rest))
+    monkeypatch.setattr(
+        gates_module,
+        "finish_round",
+        lambda c, s, one: (finish if one.final else refuse(finish, one.gate.run_id))(c, s, one),
+    )
+    kit.settle()
+    assert (kit.state(sick), kit.state(well)) == ("failed", "success")
+    assert {name: node["error"]["message"] for name, node in kit.nodes(sick).items()} == dict.fromkeys(
+        ("m", "s"), "what was decided could not be stored: no"
+    )
+    kit.check_books()
+
+
+def test_a_node_of_which_nothing_can_be_stored_is_left_and_holds_up_no_other(kit, monkeypatch, caplog):
+    for name in ("sick", "well"):
+        kit.apply({"a": {"when": "{{ true }}"}}, name)
+    sick, well = kit.create("sick"), kit.create("well")
+    stored = gates_module.store_gates
+
+    def store(connection, results, now):
+        if any(str(one.gate.run_id) == sick for one in results):
+            raise ValueError
+        return stored(connection, results, now)
+
+    monkeypatch.setattr(gates_module, "store_gates", store)
+    kit.settle()
+    assert (kit.states(sick), kit.state(well)) == ({"a": "pending"}, "success")
+    assert "decision_dropped" in caplog.messages
+    monkeypatch.undo()
+    kit.let_time_pass()
+    assert kit.state(sick) == "success"
+
+
 #: Values, and errors that quote them, which Postgres cannot store as they are.
 UNSTORABLE = ["{{ ['a\\u0000b'] }}", "{{ ['a\\ud800b'] }}", "{{ {'a': 1}['\\u0000'] }}", "{{ 'a'['\\ud800'] }}"]
 
@@ -85,7 +132,7 @@ def test_what_an_expression_gives_fails_its_own_node_and_holds_up_no_other(kit, 
     kit.apply({"w": {}}, "leaf", params={"n": {"default": 0}})
     kit.apply({"s": node, "z": {"needs": ["s"]}}, "inner", outputs=outputs)
     kit.apply({"s": {"type": "workflow", "config": {"name": "inner"}}}, "outer")
-    kit.apply({"a": {"when": True}}, "well")
+    kit.apply({"a": {"when": "{{ true }}"}}, "well")
     outer, well = kit.create("outer"), kit.create("well")
     kit.settle()
     assert (kit.state(outer), kit.state(well)) == ("failed", "success")
