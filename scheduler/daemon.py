@@ -40,7 +40,7 @@ from scheduler.outputs import OutputWriter
 from scheduler.recovery import Recovery
 from scheduler.retention import RETENTION_EVERY, Retention
 from scheduler.scratch import Scratch
-from scheduler.service import Service, report_failure
+from scheduler.service import Service, first_line, report_failure
 from scheduler.starter import Starter
 from scheduler.subruns import TellParent
 from scheduler.sweeper import SWEEP_EVERY, Sweeper
@@ -267,4 +267,4 @@ class Daemon:
         try:
             transact(self.engine, partial(leave, identity=self.identity, state=state))
         except Exception as error:  # noqa: BLE001 - the database may be gone; recovery will notice us missing
-            log.warning("leave_failed", extra={"error": str(error).splitlines()[0]})
+            log.warning("leave_failed", extra={"error": first_line(error)})

@@ -38,7 +38,7 @@ from scheduler.judging import Judge, failed_with
 from scheduler.outputs import Puts
 from scheduler.round_outputs import RoundOutputs
 from scheduler.rounds import EndedRound, Rounds, finish_round
-from scheduler.service import WorkerThread
+from scheduler.service import WorkerThread, first_line
 from scheduler.subruns import begin_attempt, start_child
 from scheduler.waits import WaitResult, begin, decide_waits, store_waits
 
@@ -145,8 +145,9 @@ class Gates(WorkerThread):
                 if is_database(wrong):
                     raise
                 error = wrong
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            info = ErrorInfo(type="ResultRejected", message=f"what was decided could not be stored: {reason}")
+            info = ErrorInfo(
+                type="ResultRejected", message=f"what was decided could not be stored: {first_line(error)}"
+            )
             attempt = refused(one, info)
         log.error("decision_dropped", extra={"run": str(one.gate.run_id)}, exc_info=error)
         return None

@@ -33,7 +33,7 @@ from scheduler.identity import Identity
 from scheduler.inbox import HOLD_STARTS, Inbox
 from scheduler.inputs import InputFiles
 from scheduler.live import Live
-from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, report_failure
+from scheduler.service import BACKOFF_FIRST, BACKOFF_MAX, first_line, report_failure
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class Loop:
         log.error("event_rejected", extra={"attempt": event.attempt_id}, exc_info=error)
         if isinstance(event, Started):
             return
-        info = ErrorInfo(type="ResultRejected", message=f"the result could not be stored: {str(error).splitlines()[0]}")
+        info = ErrorInfo(type="ResultRejected", message=f"the result could not be stored: {first_line(error)}")
         failed = Finished(
             event.attempt_id, event.token, Outcome.FAILED, event.started_at, event.finished_at, None, info
         )

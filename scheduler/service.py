@@ -79,10 +79,14 @@ class WorkerThread:
             self._wake.wait(timeout)
 
 
+def first_line(error: BaseException) -> str:
+    """What it says in a line; the name of its type when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def report_failure(logger: logging.Logger, name: str, error: Exception) -> None:
     """One line for a database that went away, a traceback for everything else."""
     if is_disconnect(error):
-        first_line = str(error).strip().splitlines()[0]
-        logger.warning("database_lost", extra={"service": name, "error": first_line})
+        logger.warning("database_lost", extra={"service": name, "error": first_line(error)})
     else:
         logger.error("service_failed", extra={"service": name}, exc_info=error)

@@ -177,7 +177,8 @@ def test_a_claim_that_always_fails_ends_the_tick_instead_of_spinning(kit, monkey
     assert len(calls) == 1
 
 
-def test_a_result_whose_storing_always_fails_is_dropped_and_its_attempt_written_off(kit, monkeypatch):
+@pytest.mark.parametrize("error", [ProgrammingError("", {}, Exception("sick row")), ValueError()])
+def test_a_result_whose_storing_always_fails_is_dropped_and_its_attempt_written_off(kit, monkeypatch, error):
     kit.apply({"a": {}, "b": {}})
     kit.stub.hold("a")
     run = kit.run()
@@ -187,7 +188,7 @@ def test_a_result_whose_storing_always_fails_is_dropped_and_its_attempt_written_
         mine = [event for event in events if event.attempt_id.split("/")[1] == "0" and event.attempt_id.endswith("/1")]
         if mine:
             broken.extend(mine)
-            raise ProgrammingError("", {}, Exception("sick row"))
+            raise error
         return apply_events(connection, events, losses)
 
     monkeypatch.setattr(loop_module, "apply_events", refuse_first_of_a)
