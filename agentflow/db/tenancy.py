@@ -13,6 +13,7 @@ webserver takes a role of its own for each transaction and names one workspace. 
 A row of a run's history carries no workspace: it is visible exactly if its run is, as a version is if its workflow is
 (the inner table's own policy decides, so the rule is written once). That costs one look-up by key a row, some
 microseconds. It is a scalar subquery because the planner would turn EXISTS into a list of all runs of the workspace.
+Planning it for every partition takes far longer, so what is read by key is planned once (webserver.database.look_up).
 
 Partitions have no grants: they are reached through the partitioned table, whose policies count, or not at all.
 
