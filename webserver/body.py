@@ -33,10 +33,14 @@ def read_bytes(request: Request) -> bytes:
     Raises:
         TooLarge: It is larger than the app allows.
     """
+    most = request.max_content_length
     try:
-        return request.get_data(cache=False)
+        data = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
-        raise TooLarge(hint=f"at most {request.max_content_length} bytes") from error
+        raise TooLarge(hint=f"at most {most} bytes") from error
+    if request.content_length is None and most is not None and len(data) >= most:
+        raise TooLarge(hint=f"less than {most} bytes")  # sent in chunks: werkzeug has cut it off without a word
+    return data
 
 
 def parse_body(request: Request, data: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 
 import pytest
@@ -167,6 +168,15 @@ def test_other_types_than_json_are_refused(web):
 
 def test_a_body_may_be_left_out_when_all_of_it_is_optional(web):
     assert web.post("/echo") == {"text": ""}
+
+
+@pytest.mark.parametrize(("size", "status"), [(800, 200), (1000, 413), (5000, 413)])
+def test_bodies_that_come_in_chunks_are_no_larger(web, size, status):
+    """They do not say their length beforehand."""
+    web.app.config["MAX_CONTENT_LENGTH"] = 1000
+    body = io.BytesIO(json.dumps({"text": "x" * size}).encode())
+    environ = {"wsgi.input": body, "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    web.call("POST", "/echo", environ_overrides=environ, content_type="application/json", expect=status)
 
 
 def test_large_bodies_are_refused(web):
