@@ -94,7 +94,7 @@ class Evaluator:
 
         Args:
             requests: Any number; they are sent in batches.
-            budget: Wall seconds after which no further request is begun; those left have `done=False`. The loop gives
+            budget: Wall seconds after which no further request is begun; those left have `done=False`. Gates give
                 one, so that a workflow full of bombs does not keep it from its heartbeat.
 
         Raises:

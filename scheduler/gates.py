@@ -76,8 +76,8 @@ class Gates(WorkerThread):
         self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings, files, self._on_loaded)
         self.outputs = RoundOutputs(store, self._on_loaded)
         self._rounds = Rounds(self._judge, self.outputs, output_max)
-        self._left: list[DueGate] = []  # leased, and not decided for want of their inputs
-        self._left_until = 0.0  # time.monotonic() until which their leases hold
+        # Leased, and not decided for want of their inputs or of time; with time.monotonic() until which the lease holds.
+        self._left: list[tuple[DueGate, float]] = []
         self._loaded = threading.Event()
         self._next_due = math.inf  # time.monotonic() of the next wait of ours that is due
 
@@ -90,7 +90,8 @@ class Gates(WorkerThread):
     def work(self) -> float:
         """Decide what is due."""
         while not self.stopping:
-            gates = self._take_left() + transact(
+            left = self._take_left()
+            fresh = transact(
                 self._engine,
                 lambda connection: lease_gates(
                     connection,
@@ -98,13 +99,15 @@ class Gates(WorkerThread):
                     reserved_only=self._identity.reserved_only,
                 ),
             )
+            until = time.monotonic() + LEASE.total_seconds() / 2
+            leases = [*((gate, until) for gate in fresh), *left]
+            gates = [gate for gate, _ in leases]
             if not gates:
                 break
-            leased = time.monotonic()
             waits = decide_waits(self._engine, [gate for gate in gates if gate.waiting is not None])
             decided = self._judge.decide([gate for gate in gates if gate.sub_run is None and gate.waiting is None])
             ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
-            self._keep_left(gates, [*decided, *ended, *waits], leased)
+            self._keep_left(leases, [*decided, *ended, *waits])
             for stored in self._store(decided, ended, waits):
                 self._note(stored)
                 for child in stored.children:  # one at a time: each may be large
@@ -171,23 +174,21 @@ class Gates(WorkerThread):
         self._loaded.set()
         self.wake()
 
-    def _take_left(self) -> list[DueGate]:
-        """Gates whose inputs may be here now; those whose lease is over come up by themselves."""
+    def _take_left(self) -> list[tuple[DueGate, float]]:
+        """Gates whose inputs may be here now, or whose turn has come; those whose lease is over come up by themselves."""
         if not self._loaded.is_set():
             return []
         self._loaded.clear()
         left, self._left = self._left, []
-        return left if time.monotonic() < self._left_until else []
+        now = time.monotonic()
+        return [(gate, until) for gate, until in left if now < until]
 
     def _keep_left(
-        self, gates: Sequence[DueGate], done: Sequence[GateResult | EndedRound | WaitResult], leased: float
+        self, leases: Sequence[tuple[DueGate, float]], done: Sequence[GateResult | EndedRound | WaitResult]
     ) -> None:
-        decided = {id(one.gate) for one in done}
-        left = [gate for gate in gates if id(gate) not in decided]
-        if left:
-            until = leased + LEASE.total_seconds() / 2
-            self._left_until = min(self._left_until, until) if self._left else until
-            self._left += left
+        decided, now = {id(one.gate) for one in done}, time.monotonic()
+        left = [(gate, until) for gate, until in leases if id(gate) not in decided]
+        self._left = [(gate, until) for gate, until in [*self._left, *left] if now < until]
 
 
 @dataclass(slots=True)

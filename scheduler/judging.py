@@ -32,6 +32,9 @@ from scheduler.waits import plan_wait
 
 log = logging.getLogger(__name__)
 
+#: Wall seconds of one batch of expressions: what is left of it then comes after what has become due meanwhile.
+BUDGET = 5.0
+
 #: A question: the text or document to evaluate, and who asks.
 Question = tuple[Any, Asking]
 
@@ -53,6 +56,8 @@ class Judge:
         self._versions = VersionCache()
         self._contexts = ContextLoader()
         self._files = LargeContexts(files, on_loaded)
+        self._on_loaded = on_loaded
+        self.budget = BUDGET
 
     def version(self, connection: Connection, version_id: int) -> LoadedVersion:
         """A version from this thread's cache."""
@@ -191,11 +196,25 @@ class Judge:
                 answers[place] = EvalResult(error=ErrorInfo(type="InputNotLoaded", message=files.message))
             else:
                 requests[place] = EvalRequest(expression, loaded.context, files)
-        for place, answer in zip(requests, self._evaluator.evaluate_many(list(requests.values())), strict=True):
+        order = take_turns([(questions[place][1].version.id, place) for place in requests])
+        given = self._evaluator.evaluate_many([requests[place] for place in order], budget=self.budget)
+        if not all(answer.done for answer in given):
+            self._on_loaded()  # the rest at once, behind what has become due meanwhile
+        for place, answer in zip(order, given, strict=True):
             answers[place] = answer
             if (read := contexts[place]) is not None:
                 self._files.done(questions[place][1], read)
         return answers
+
+
+def take_turns(places: Sequence[tuple[int, int]]) -> list[int]:
+    """Places in the order in which each version has its turn: one full of slow expressions must not come before all."""
+    turns: dict[int, int] = {}
+    ordered: list[tuple[int, int, int]] = []
+    for version, place in places:
+        turns[version] = turns.get(version, 0) + 1
+        ordered.append((turns[version], len(ordered), place))
+    return [place for _, _, place in sorted(ordered)]
 
 
 def _is_ours(node_type: str, config: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from agentflow.db.engine import make_engine
 from executors.stub import succeed
 from scheduler import gates as gates_module
 from scheduler import loop as loop_module
+from scheduler.evaluator import Evaluator
 from scheduler.identity import LEASE, Identity, register
 from scheduler.recovery import PATIENCE, Recovery
 
@@ -85,6 +86,33 @@ def test_a_decision_that_cannot_be_stored_fails_its_own_node_and_holds_up_no_oth
     assert {name: node["error"]["message"] for name, node in kit.nodes(sick).items()} == dict.fromkeys(
         ("m", "s"), "what was decided could not be stored: no"
     )
+    kit.check_books()
+
+
+SLOW = "{{ range(99999) | map('string') | map('replace', '1', 'x' * 9999) | map('wordcount') | sum > 0 }}"
+
+
+def test_a_workflow_full_of_slow_expressions_lets_others_have_their_turn(kit, monkeypatch):
+    kit.gates._evaluator = kit.gates._judge._evaluator = Evaluator(seconds=0.05)
+    kit.gates._judge.budget = 0.3
+    kit.apply({"m": {"for_each": list(range(12)), "when": SLOW}}, "slow")
+    kit.apply({"a": {"when": "{{ true }}"}}, "well")
+    slow = kit.create("slow")
+    kit.starter.work()
+    kit.gates.work()
+    well = kit.create("well")
+    kit.starter.work()
+    store, stored = gates_module.store, []
+
+    def watch(connection, results, **others):
+        stored.append([str(one.gate.run_id) for one in results])
+        return store(connection, results=results, **others)
+
+    monkeypatch.setattr(gates_module, "store", watch)
+    kit.settle()
+    assert well in stored[0]
+    assert len(stored[0]) < 12
+    assert [kit.state(run) for run in (slow, well)] == ["failed", "success"]
     kit.check_books()
 
 

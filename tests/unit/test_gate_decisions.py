@@ -11,7 +11,7 @@ import pytest
 from agentflow.db.queries.gates import DueGate
 from agentflow.workload import ErrorInfo
 from scheduler.evaluator import EvalResult
-from scheduler.judging import decide_branch, decide_gate
+from scheduler.judging import decide_branch, decide_gate, take_turns
 
 GATE = DueGate(uuid.UUID(int=1), 0, -1, 1, datetime(2026, 1, 1, tzinfo=UTC))
 ERROR = EvalResult(error=ErrorInfo(type="Timeout", message="the expression took longer than 1 s"))
@@ -59,3 +59,9 @@ def test_an_error_fails_the_node_with_that_error(mapped):
     assert result.state == "failed"
     assert json.loads(str(result.error))["type"] == "Timeout"
     assert decide_branch(GATE, CASES, ERROR).state == "failed"
+
+
+def test_versions_take_turns():
+    places = [(1, 10), (1, 11), (1, 12), (2, 20), (1, 13), (3, 30), (2, 21)]
+    assert take_turns(places) == [10, 20, 30, 11, 21, 12, 13]
+    assert take_turns([]) == []
