@@ -94,8 +94,8 @@ class Evaluator:
 
         Args:
             requests: Any number; they are sent in batches.
-            budget: Wall seconds after which no further request is begun; those left have `done=False`. Gates give
-                one, so that a workflow full of bombs does not keep it from its heartbeat.
+            budget: Wall seconds after which no further request is begun; those left have `done=False`. Gates
+                give one: a workflow full of bombs must not hold up all others.
 
         Raises:
             EvaluatorUnavailable: The child could not be started; nothing is wrong with the requests.
