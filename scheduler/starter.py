@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from agentflow.db.engine import transact
 from agentflow.db.queries.locks import lock_runs
@@ -78,14 +78,18 @@ class Starter(WorkerThread):
         return any_started
 
     def _stop_timed_out(self) -> float:
-        with self._engine.begin() as connection:
-            late = list(connection.scalars(_TIMED_OUT))
-            if late:
-                runs = [run for run in lock_runs(connection, late).values() if not run.is_final]
-                log.warning("runs_timed_out", extra={"runs": [str(run.id) for run in runs]})
-                stop_runs(connection, runs, timed_out=True)
-        if late:
+        if transact(self._engine, _stop_late):
             self._on_started()
         with self._engine.begin() as connection:
             seconds = connection.scalar(_NEXT_TIMEOUT)
         return max(0.0, float(seconds)) if seconds is not None else POLL
+
+
+def _stop_late(connection: Connection) -> bool:
+    """Stop runs that are over their time; whether there were some."""
+    late = list(connection.scalars(_TIMED_OUT))
+    if late:
+        runs = [run for run in lock_runs(connection, late).values() if not run.is_final]
+        log.warning("runs_timed_out", extra={"runs": [str(run.id) for run in runs]})
+        stop_runs(connection, runs, timed_out=True)
+    return bool(late)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from psycopg.errors import DeadlockDetected
+from sqlalchemy.exc import OperationalError
 
 from agentflow import runs
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
 from executors.stub import fail, succeed
+from scheduler import starter
 from scheduler.consistency import Consistency
 
 UNKNOWN = "019abcde-0000-7000-8000-000000000000"
@@ -64,6 +67,23 @@ def test_the_history_of_a_cancelled_run_names_each_node_run_once_in_order(kit):
     ]
     assert [event.seq for event in dropped] == list(range(before + 1, before + 5))
     kit.check_books()
+
+
+def test_a_deadlock_with_a_run_over_its_time_is_tried_again(kit, monkeypatch):
+    kit.apply({"a": {}}, timeout="1h")
+    kit.stub.hold("a")
+    run = kit.run()
+    stop_runs, tries = starter.stop_runs, []
+
+    def lose_once(connection, runs, *, timed_out):
+        tries.append(run)
+        if len(tries) == 1:
+            raise OperationalError("", {}, DeadlockDetected())
+        return stop_runs(connection, runs, timed_out=timed_out)
+
+    monkeypatch.setattr(starter, "stop_runs", lose_once)
+    kit.let_time_pass()
+    assert (kit.state(run), len(tries)) == ("failed", 2)
 
 
 def test_runs_cancelled_together_keep_histories_of_their_own(kit):
