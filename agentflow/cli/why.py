@@ -27,7 +27,9 @@ def why(
         document = api.runs.why(run_id, node)
 
     def human() -> None:
-        output.say(f"{document['node']} is {document['state'] or 'not started'}")
+        queued = document["run_state"] == "queued"
+        state = document["state"] or ("not started" if queued else document["run_state"])  # of a sub-run as a whole
+        output.say(f"{document['node']} is {state}")
         for reason in document["reasons"]:
             output.say(f"• {reason['fact']}")
             output.say(f"  → {reason['advice']}")

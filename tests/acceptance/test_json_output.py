@@ -260,3 +260,5 @@ def test_a_file_runs_in_the_workspace_of_the_settings(write, shell, cli):
         for name in ("team", "default")
     }
     assert shown == {"team": 0, "default": 1}
+    told = shell("why", done.document["id"], "s.sub[0]", env={"AGENTFLOW_WORKSPACE": "team"})
+    assert told.out.startswith("s.sub[0] is success\n")
