@@ -57,13 +57,14 @@ class Recorder:
     @contextmanager
     def attached(self, daemon: Daemon) -> Iterator[None]:
         """Start the daemon, listen to it, stop it."""
-        dialect = daemon.engine.dialect
+        engine = daemon.loop._engine
+        dialect = engine.dialect
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(daemon, "_emit", partial(self._emit, daemon._emit)))
             commit = partial(self._timed, COMMIT, dialect.do_commit)
             stack.enter_context(mock.patch.object(dialect, "do_commit", commit))
             stack.enter_context(mock.patch.object(Statement, "run", self._statement_run(Statement.run)))
-            self._listen(daemon.engine)
+            self._listen(engine)
             daemon.start()
             stack.callback(daemon.stop)
             for executor in daemon._executors.values():
