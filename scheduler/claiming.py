@@ -93,6 +93,7 @@ class Claimer:
         if hidden := self._preparing.out:
             slots = {place: max(0, count - hidden.get(place, 0)) for place, count in slots.items()}
         if not any(slots.values()) or not self._identity.may_claim:
+            self._tour.halt()
             return Claimed()
         taken, more = self._take(connection, slots, oldest, out)
         if not taken:

@@ -147,7 +147,7 @@ class Loop:
         wait = self._next_due - now
         if self._starts:
             wait = min(wait, min(since for since, _ in self._starts.values()) + HOLD_STARTS - now)
-        if (claim := self._claimer.due_in()) is not None:
+        if (claim := self._claim_in()) is not None:
             wait = min(wait, claim)
         return max(0.0, wait)
 
@@ -173,12 +173,15 @@ class Loop:
             self._advance_all(connection)
         if look:
             self._advance_all(connection, start=self._start_runs)
-        elif self._unfinished or self._claimer.due_in() == 0:
+        elif self._unfinished or self._claim_in() == 0:
             self._claim_on(connection)
         if look and self._survey(connection):
             self._advance_all(connection)
         if self._draining and not self._live and not self._pending:
             self._drained.set()
+
+    def _claim_in(self) -> float | None:
+        return None if self._draining else self._claimer.due_in()
 
     def _advance_all(self, connection: Connection, *, start: bool = False) -> None:
         self._claimer.begin()

@@ -33,6 +33,10 @@ class Tour:
         if not self._fruitless:
             self.after = self._turn
 
+    def halt(self) -> None:
+        """No slot is free: there is nothing to look for until something changes."""
+        self._fruitless, self._rest_until = frozenset(), 0.0
+
     def rests(self, free: AbstractSet[Place], now: float) -> bool:
         """Whether to look later: what has free slots had them at the last look too, in vain."""
         return now < self._rest_until and free <= self._fruitless

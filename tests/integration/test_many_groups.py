@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentflow.catalog.state import set_paused
@@ -117,3 +119,19 @@ def test_a_crowd_before_a_full_pool_keeps_no_other_from_starting(kit, crowded):
     kit.stub.release("a")
     kit.settle()
     assert {kit.state(run) for run in held} == {"success"}
+
+
+def test_a_loop_without_slots_sleeps_whatever_it_looked_for_before(kit, crowded):
+    kit.stub._context = replace(kit.stub._context, parallelism=1)
+    kit.stub.hold("a")
+    queue(kit)
+    kit.starter.work()
+    kit.tick()
+    assert len(kit.stub.running) == 1
+    kit.loop._claimer._tour.looked(300, {("other", False)}, took=False, seconds=0, now=0)
+    assert kit.loop._claimer.due_in() == 0
+    kit.tick()
+    assert kit.loop._claimer.due_in() is None
+    kit.loop._claimer._tour.looked(300, {("other", False)}, took=False, seconds=0, now=0)
+    kit.loop._draining = True
+    assert kit.loop._claim_in() is None

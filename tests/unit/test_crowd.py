@@ -122,3 +122,11 @@ def test_a_tour_that_rests_goes_on_and_comes_to_all_once_more():
     assert tour.looked(300, {OTHER}, took=False, seconds=1, now=20)
     assert not tour.looked(None, {OTHER}, took=False, seconds=1, now=30)
     assert tour.due_in(30) is None
+
+
+def test_a_tour_halts_while_there_is_no_slot_to_look_for():
+    tour = Tour()
+    tour.looked(300, {OTHER}, took=False, seconds=1, now=0)
+    tour.halt()
+    assert tour.due_in(100) is None
+    assert not tour.rests({OTHER}, 0)
