@@ -12,15 +12,14 @@ from sqlalchemy import text
 from agentflow.access import Role, api_keys, sessions, users, workspaces
 from agentflow.clock import utc_now
 from agentflow.postgres import libpq_url
-from tests.live_kit import until
 from webserver.live.guard import CHECK, rest_after
 from webserver.live.listener import read_note
 
 ADA = "ada@example.org"
 TOLD = {"ws": 0, "runs": {}, "rights": True}
-_LISTENS = text("""
-SELECT count(*) FROM pg_stat_activity
-WHERE application_name = 'agentflow-live' AND query LIKE 'LISTEN%' AND datname = current_database()
+_CUT = text("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'agentflow-live' AND datname = current_database()
 """)
 
 
@@ -58,32 +57,42 @@ def test_everything_that_takes_a_right_says_so(auth_web, said) -> None:
     assert said(users.delete_user, ada, actor="test") == [TOLD]
 
 
-def listens(web) -> bool:
-    with web.engine.connect() as connection:
-        return bool(connection.scalar(_LISTENS))
-
-
-def test_other_processes_forget_who_was_recognised_and_look_at_their_sockets(auth_web, monkeypatch) -> None:
-    """Here nothing but the notification can tell: what is remembered lasts, and sockets are not looked at by the clock."""
+@pytest.fixture
+def looked(auth_web, monkeypatch):
+    """When sockets are looked at. Nothing is done by the clock here: what is remembered lasts, and so do sockets."""
     monkeypatch.setattr("webserver.auth.authenticate.FRESH", 3600.0)
     for name in ("CHECK", "PAUSE_MAX"):
         monkeypatch.setattr(f"webserver.live.guard.{name}", 3600.0)
     live = auth_web.app.extensions["agentflow.live"]
     looked = threading.Event()
     monkeypatch.setattr(live.guard, "check", looked.set)
+    live.start()
+    assert looked.wait(20), "it listens, and does not know what was said before"
+    looked.clear()
+    yield looked
+    live.close(0.0)
+
+
+def test_other_processes_forget_who_was_recognised_and_look_at_their_sockets(auth_web, looked) -> None:
     key = auth_web.new_key("read")
     headers = {"X-API-Key": key["key"]}
-    live.start()
-    try:
-        until(lambda: listens(auth_web), "somebody listens")
-        assert auth_web.call("GET", "/workflows", headers).status_code == 200
-        looked.clear()
-        with auth_web.engine.begin() as connection:  # another process, or the command line
-            api_keys.revoke_api_key(connection, key["id"], actor="test", workspace="default")
-        assert looked.wait(20)
-        assert auth_web.call("GET", "/workflows", headers).status_code == 401
-    finally:
-        live.close(0.0)
+    assert auth_web.call("GET", "/workflows", headers).status_code == 200
+    with auth_web.engine.begin() as connection:  # another process, or the command line
+        api_keys.revoke_api_key(connection, key["id"], actor="test", workspace="default")
+    assert looked.wait(20)
+    assert auth_web.call("GET", "/workflows", headers).status_code == 401
+
+
+def test_what_was_said_while_nobody_listened_is_looked_up(auth_web, looked) -> None:
+    key = auth_web.new_key("read")
+    headers = {"X-API-Key": key["key"]}
+    assert auth_web.call("GET", "/workflows", headers).status_code == 200
+    with auth_web.engine.begin() as connection:
+        connection.execute(text("UPDATE api_key SET revoked_at = now() WHERE id = :id"), {"id": key["id"]})
+    with auth_web.engine.begin() as connection:
+        assert connection.scalar(_CUT)
+    assert looked.wait(20)
+    assert auth_web.call("GET", "/workflows", headers).status_code == 401
 
 
 @pytest.mark.parametrize(("payload", "rights"), [({}, False), ({"rights": True}, True), ({"rights": 1}, False)])

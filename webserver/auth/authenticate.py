@@ -51,6 +51,12 @@ class Memory:
         self._clock = clock
         self._lock = threading.Lock()
         self._found: OrderedDict[bytes, tuple[float, Bearer]] = OrderedDict()
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever rights do: read it before the database is asked."""
+        return self._generation
 
     def get(self, key: bytes) -> Bearer | None:
         """Whoever it was, if that is not too long ago."""
@@ -58,9 +64,11 @@ class Memory:
             at, bearer = self._found.get(key, (0.0, None))
             return bearer if bearer is not None and self._clock() - at < FRESH else None
 
-    def put(self, key: bytes, bearer: Bearer) -> None:
-        """Remember."""
+    def put(self, key: bytes, bearer: Bearer, generation: int) -> None:
+        """Remember, unless rights have changed since `generation`: what was read may be what held before."""
         with self._lock:
+            if generation != self._generation:
+                return
             self._found[key] = (self._clock(), bearer)
             self._found.move_to_end(key)
             while len(self._found) > _MOST:
@@ -69,6 +77,7 @@ class Memory:
     def forget(self) -> None:
         """Rights have changed: ask the database again."""
         with self._lock:
+            self._generation += 1
             self._found.clear()
 
 
@@ -121,14 +130,14 @@ def _workspace(request: Request) -> str | None:
 def _remembered(kind: str, credential: str, workspace: str | None, look: Callable[[], Bearer | None]) -> Bearer:
     found = memory()
     key = hashlib.sha256(f"{kind}\0{credential}\0{workspace or ''}".encode("utf-8", "surrogateescape")).digest()
-    bearer = found.get(key)
+    bearer, generation = found.get(key), found.generation
     if bearer is None:
         bearer = look()
         if bearer is None:
             raise Unauthenticated(
                 "The credentials are not valid, or not any more.", hint="log in again, or ask for another key"
             )
-        found.put(key, bearer)
+        found.put(key, bearer, generation)
     g.session = bearer.session
     return bearer
 

@@ -83,7 +83,7 @@ class LiveServer:
         self._feeds: tuple[Feed, ...] = (self._runs, self._lists, self._logs, self._definitions)
         self.pump = Pump(self._feeds)
         self.listener = Listener(
-            web.settings.listen_database_url or web.url, on_note=self._noted, on_connected=self.pump.look
+            web.settings.listen_database_url or web.url, on_note=self._noted, on_connected=self._listening
         )
         self.guard = Guard(self.clients, self._recognise, problem_of)
         self._lock = threading.Lock()
@@ -227,8 +227,16 @@ class LiveServer:
         if note.workflows or note.workflows is None:
             self.pump.post(partial(self._definitions.changed, note.workspace, note.workflows))
         if note.rights:
-            with self._app.app_context():
-                rights_changed()
+            self._doubt_rights()
+
+    def _listening(self) -> None:
+        """Whatever was said before is lost."""
+        self.pump.look()
+        self._doubt_rights()
+
+    def _doubt_rights(self) -> None:
+        with self._app.app_context():
+            rights_changed()
 
     def _do(self, principal: Principal, work: Callable[[Connection], T]) -> T:
         def scoped(connection: Connection) -> T:

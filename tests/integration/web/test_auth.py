@@ -9,7 +9,7 @@ from datetime import timedelta
 import jwt
 import pytest
 
-from agentflow.access import Role, links, passwords, sessions, users
+from agentflow.access import Role, api_keys, links, passwords, sessions, users
 from agentflow.clock import utc_now
 from tests.auth_kit import OTHER, PASSWORD, RING
 from webserver.auth import authenticate
@@ -148,11 +148,28 @@ def test_rights_that_were_taken_stop_within_seconds(web, monkeypatch):
         assert web.call("GET", "/workflows", credentials).status_code == 401
 
 
+def test_what_was_read_before_a_right_was_taken_is_not_remembered(web, monkeypatch):
+    read = authenticate.do_as_auth
+
+    def while_it_is_revoked(work):
+        found = read(work)
+        with web.engine.begin() as connection:
+            api_keys.revoke_api_key(connection, key["id"], actor="test", workspace="default")
+        web.forget()
+        return found
+
+    key = web.new_key("read")
+    with monkeypatch.context() as patch:
+        patch.setattr(authenticate, "do_as_auth", while_it_is_revoked)
+        assert web.call("GET", "/workflows", {"X-API-Key": key["key"]}).status_code == 200
+    assert web.call("GET", "/workflows", {"X-API-Key": key["key"]}).status_code == 401
+
+
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(authenticate, "_MOST", 3)
     memory = authenticate.Memory()
     for number in range(10):
-        memory.put(bytes([number]), authenticate.Bearer(None))
+        memory.put(bytes([number]), authenticate.Bearer(None), memory.generation)
     assert [n for n in range(10) if memory.get(bytes([n]))] == [7, 8, 9]
 
 
