@@ -16,7 +16,8 @@ from agentflow.errors import NotFound
 from agentflow.spec.compare import compare
 
 CURSOR = "versions"
-_KEPT = 50_000  #: Nodes of the specs that are kept in memory; they never change.
+#: Bytes of the specs that are kept in memory, which never change: those of their JSON, and what Python adds to a node.
+_KEPT, _NODE = 64 * 2**20, 2**10
 _AFTER_ALL = 2**31 - 1
 
 _LIST = text("""
@@ -29,7 +30,9 @@ WHERE workflow_id = :workflow AND version = :version
 """)
 _SPEC = text("SELECT spec FROM workflow_version WHERE id = :id")
 
-_specs: Kept[tuple[int], dict[str, Any]] = Kept("spec", most=_KEPT, weigh=lambda spec: 1 + len(spec["nodes"]))
+_specs: Kept[tuple[int], dict[str, Any]] = Kept(
+    "spec", most=_KEPT, weigh=lambda spec: _NODE * (1 + len(spec["nodes"])), sized=True
+)
 
 
 def spec_of(connection: Connection, workspace_id: int, version_id: int) -> dict[str, Any]:

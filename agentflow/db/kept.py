@@ -50,6 +50,7 @@ class Kept(Generic[K, V]):
         *,
         most: int,
         weigh: Callable[[V], int],
+        sized: bool = False,
         decode: Callable[[Any], V] = lambda document: document,
     ) -> None:
         """
@@ -57,11 +58,13 @@ class Kept(Generic[K, V]):
             name: Of the kind, in keys that are shared. Another shape of the values needs another name.
             most: Weight of all values of an engine.
             weigh: Of one value, of which at least one is kept whatever it weighs.
+            sized: The bytes of its JSON weigh, too: nothing else bounds the texts in it.
             decode: A value of what JSON makes of it.
         """
         self._name = name
         self._most = most
         self._weigh = weigh
+        self._sized = sized
         self._decode = decode
         self._lock = Lock()
         self._memories: WeakKeyDictionary[Engine, _Memory[V]] = WeakKeyDictionary()
@@ -80,39 +83,43 @@ class Kept(Generic[K, V]):
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if not missing:
             return found
-        others = self._ask(connection, workspace_id, missing)
+        shared = _shared.get(connection.engine)
+        others, sizes = self._ask(shared, connection, workspace_id, missing)
         missing = [key for key in missing if key not in others]
         made = read(missing) if missing else {}
-        self._tell(connection, workspace_id, made)
+        sizes |= self._tell(shared, connection, workspace_id, made)
         with self._lock:
             for key, value in (*others.items(), *made.items()):
-                memory.put((workspace_id, *key), value, self._weigh(value))
+                memory.put((workspace_id, *key), value, self._weigh(value) + (sizes[key] if self._sized else 0))
             memory.shrink(self._most)
         return found | others | {key: made[key] for key in missing}
 
-    def _ask(self, connection: Connection, workspace_id: int, keys: list[K]) -> dict[K, V]:
-        shared = _shared.get(connection.engine)
+    def _ask(
+        self, shared: Shared | None, connection: Connection, workspace_id: int, keys: list[K]
+    ) -> tuple[dict[K, V], dict[K, int]]:
+        """What others know, and the bytes of each."""
         if shared is None:
-            return {}
+            return {}, {}
         texts = shared.get(connection, [self._text(workspace_id, key) for key in keys])
-        found = {}
+        found, sizes = {}, {}
         for key, text in zip(keys, texts, strict=True):
             if text is not None:
                 with suppress(ValueError, TypeError):  # not what we wrote: as if there were nothing
                     found[key] = self._decode(json.loads(text))
-        return found
+                    sizes[key] = len(text)
+        return found, sizes
 
-    def _tell(self, connection: Connection, workspace_id: int, values: Mapping[K, V]) -> None:
-        shared = _shared.get(connection.engine)
-        if shared is None:
-            return
-        texts = {
-            self._text(workspace_id, key): json.dumps(value, separators=(",", ":")).encode()
-            for key, value in values.items()
-        }
-        small = {key: text for key, text in texts.items() if len(text) <= SHARED_MAX}
-        if small:
+    def _tell(
+        self, shared: Shared | None, connection: Connection, workspace_id: int, values: Mapping[K, V]
+    ) -> dict[K, int]:
+        """Let others know; the bytes of each value, if anybody wants them."""
+        if shared is None and not self._sized:
+            return {}
+        texts = {key: json.dumps(value, separators=(",", ":")).encode() for key, value in values.items()}
+        small = {self._text(workspace_id, key): text for key, text in texts.items() if len(text) <= SHARED_MAX}
+        if shared is not None and small:
             shared.put(connection, small, SHARED_FOR)
+        return {key: len(text) for key, text in texts.items()}
 
     def _text(self, workspace_id: int, key: K) -> str:
         return ":".join((self._name, str(workspace_id), *map(str, key)))

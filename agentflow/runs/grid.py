@@ -37,7 +37,7 @@ _NODES = text(
 Order = tuple[str, ...]  #: Ids of a version's nodes.
 Rows = tuple[list[dict[str, Any]], str]  #: Of a grid, and their ETag.
 
-_orders: Kept[tuple[int], Order] = Kept("order", most=_ORDERS_KEPT, weigh=len, decode=tuple)
+_orders: Kept[tuple[int], Order] = Kept("order", most=_ORDERS_KEPT, weigh=lambda order: 1 + len(order), decode=tuple)
 _rows: Kept[tuple[int, ...], Rows] = Kept("rows", most=_ROWS_KEPT, weigh=lambda rows: 1 + len(rows[0]), decode=tuple)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
+from agentflow.catalog import versions
 from agentflow.db.engine import make_engine
 from agentflow.db.kept import Kept, share
+from agentflow.runs import grid
 from webserver.shared.link import RedisLink
 from webserver.shared.values import SharedValues
 
@@ -130,6 +132,38 @@ def test_memory_is_bounded_by_weight_and_gives_up_what_was_not_used(process, red
         client.flushall()
     one.ask((9,))
     assert one.read == [], "one is kept whatever it weighs"
+
+
+def test_the_bytes_of_a_value_count_whether_or_not_it_is_shared(process, redis_server):
+    weight = len('{"of":[1]}')
+    one, other = (process(most=2 * weight, weigh=lambda _: 0, sized=True) for _ in range(2))
+    for each in (one, other):  # the second has them from the first
+        each.ask((1,), (2,), (3,))
+    alone = Kept("alone", most=2 * weight, weigh=lambda _: 0, sized=True)
+    read = []
+    with redis_server.client() as client:
+        client.flushall()
+    for each in (one, other):
+        each.read.clear()
+        each.ask((2,), (3,))
+        assert each.read == [], "two have room"
+        each.ask((1,))
+        assert each.read == [[(1,)]], "three have not"
+        with redis_server.client() as client:
+            client.flushall()
+    engine = make_engine(one.engine.url.render_as_string(hide_password=False), pool_size=1)
+    with engine.connect() as connection:  # nobody shares what is read through this one
+        for key in (1, 2, 3, 3, 1):
+            alone.one(connection, 1, (key,), lambda key=key: read.append(key) or {"of": [key]})
+    engine.dispose()
+    assert read == [1, 2, 3, 1]
+
+
+def test_specs_weigh_by_their_bytes_and_an_order_without_nodes_weighs_something():
+    many = {"nodes": {f"n{number}": {} for number in range(1000)}}
+    assert versions._specs._weigh(many) > 1000 * versions._specs._weigh({"nodes": {}}) > 0
+    assert versions._specs._sized, "a node may hold megabytes of prompts"
+    assert grid._orders._weigh(()) > 0
 
 
 def test_a_user_who_may_not_tell_databases_apart_shares_with_nobody(process):

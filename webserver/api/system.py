@@ -40,5 +40,5 @@ def list_dependencies() -> dict[str, Any]:
     web = current_web()
     found = web.parts.get(__name__)
     if not isinstance(found, Dependencies):
-        found = web.parts[__name__] = dependencies_of(web.settings, web.engine)
+        found = web.parts[__name__] = dependencies_of(web.settings, web.engine, web.redis)
     return {"items": found.look()}

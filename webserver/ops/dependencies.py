@@ -17,6 +17,7 @@ from agentflow.clock import Clock, iso, utc_now
 from agentflow.objects.store import open_store
 from agentflow.settings import Settings
 from webserver.offload import offload
+from webserver.shared.link import RedisAwayError, RedisLink
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,13 @@ def _try(name: str, probe: Probe | None) -> tuple[State, float | None, str | Non
     return "up", time.monotonic() - began, None
 
 
-def dependencies_of(settings: Settings, engine: Engine) -> Dependencies:
+def dependencies_of(settings: Settings, engine: Engine, redis: RedisLink | None) -> Dependencies:
     """Those of a web server. Mail is for a later release: nothing sends any yet."""
     return Dependencies(
         {
             "database": partial(_ask_database, engine),
             "object_store": lambda: offload(open_store(settings).probe),
-            "redis": partial(_ask_redis, settings.redis_url) if settings.redis_url else None,
+            "redis": partial(_ask_redis, settings.redis_url, redis) if redis is not None else None,
             "mail": None,
         }
     )
@@ -101,8 +102,10 @@ def _ask_database(engine: Engine) -> None:
         connection.execute(text("SELECT 1"))
 
 
-def _ask_redis(url: str) -> None:
+def _ask_redis(url: str, link: RedisLink) -> None:
     import redis
 
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as client:
         client.ping()
+    if link.away:  # it answers, but is of no use: full, slow, or it only reads
+        raise RedisAwayError

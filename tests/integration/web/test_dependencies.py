@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.live_kit import until
+from tests.redis_kit import RedisServer
 from webserver.ops import dependencies
 from webserver.ops.dependencies import Dependencies
+from webserver.shared.link import RedisAwayError, RedisLink
 
 
 class Clock:
@@ -71,7 +74,8 @@ def test_a_redis_that_does_not_answer(engine, tmp_path):
     from agentflow.settings import Settings
 
     settings = Settings(home=tmp_path, redis_url="redis://127.0.0.1:1/0")
-    states = {item["name"]: item["state"] for item in dependencies.dependencies_of(settings, engine).look()}
+    link = RedisLink(settings.redis_url)
+    states = {item["name"]: item["state"] for item in dependencies.dependencies_of(settings, engine, link).look()}
     assert states["redis"] == "down"
 
 
@@ -79,7 +83,7 @@ def test_a_redis_that_goes_and_comes_back(engine, tmp_path, redis_server):
     from agentflow.settings import Settings
 
     settings = Settings(home=tmp_path, redis_url=redis_server.url)
-    found = dependencies.dependencies_of(settings, engine)
+    found = dependencies.dependencies_of(settings, engine, RedisLink(settings.redis_url))
 
     def look():
         return next(item for item in found.look() if item["name"] == "redis")
@@ -96,3 +100,27 @@ def test_a_redis_that_goes_and_comes_back(engine, tmp_path, redis_server):
     back = look()
     assert back["state"] == "up"
     assert back["since"] > down["since"]
+
+
+def test_a_redis_that_answers_and_takes_nothing(engine, tmp_path):
+    from agentflow.settings import Settings
+
+    full = RedisServer(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+    full.start()
+    link = RedisLink(full.url)
+    found = dependencies.dependencies_of(Settings(home=tmp_path, redis_url=full.url), engine, link)
+
+    def look():
+        return next((item["state"], item["detail"]) for item in found.look() if item["name"] == "redis")
+
+    try:
+        with pytest.raises(RedisAwayError):
+            link.ask(lambda redis: redis.incr("asked"))
+        assert look() == ("down", "RedisAwayError")
+        with full.client() as client:
+            client.config_set("maxmemory", 0)
+        until(lambda: not link.away, "it takes something again")
+        assert look() == ("up", None)
+    finally:
+        link.close()
+        full.kill()
