@@ -16,11 +16,11 @@ from agentflow.states import SCHEDULER_DEAD
 CURSOR = "schedulers"
 _AFTER_ALL = uuid.UUID(int=2**128 - 1)
 
-#: Nobody else may be left to declare the last one dead.
+#: Nobody else may be left to declare the last one dead. What those that are gone had is others' by now: it is not counted.
 _LIST = text("""
 SELECT s.id, s.hostname, s.pid, s.executors, s.queues, s.parallelism, s.started_at, s.beat_at, age.seconds AS beat_age,
   CASE WHEN s.state IN ('alive', 'stopping') AND age.seconds > :dead THEN 'dead' ELSE s.state END AS state,
-  (SELECT attempts FROM scheduler_load(s.id)) AS attempts
+  CASE WHEN s.state IN ('alive', 'stopping') THEN (SELECT attempts FROM scheduler_load(s.id)) ELSE 0 END AS attempts
 FROM scheduler s CROSS JOIN LATERAL (
   SELECT greatest(0, extract(epoch FROM clock_timestamp() - s.beat_at))::float AS seconds
 ) AS age

@@ -17,8 +17,9 @@ Planning it for every partition takes far longer, so what is read by key is plan
 
 Partitions have no grants: they are reached through the partitioned table, whose policies count, or not at all.
 
-`apply` brings a database to what stands here, after every migration. A new table needs an entry; a changed entry needs
-a migration (an empty one will do), so that `agentflow db upgrade` has something to do.
+`apply` brings a database to what stands here, after every migration. A new table needs an entry, as does a function with
+its owner's rights; a changed entry needs a migration (an empty one will do), so that `agentflow db upgrade` has something
+to do.
 """
 
 from __future__ import annotations
@@ -139,8 +140,12 @@ TABLES: dict[str, Access] = {
 }
 
 
+#: Functions that see more than their caller does, and who may call them besides their owner.
+FUNCTIONS: dict[str, tuple[str, ...]] = {"scheduler_load(uuid)": (WEB, SCHEDULER)}
+
+
 def apply(connection: Connection) -> list[str]:
-    """Bring grants and policies of the tables that exist to what stands here; returns the tables that were changed.
+    """Bring grants and policies of what exists to what stands here; returns the tables and functions that were changed.
 
     Each table is a transaction of its own, which is committed here: its lock keeps everybody out of the table, and is
     held for one table at a time only.
@@ -152,6 +157,12 @@ def apply(connection: Connection) -> list[str]:
             _protect(connection, name, access)
             changed.append(name)
         connection.commit()
+    _take_turns(connection)
+    for function in _outdated_functions(connection):
+        connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC, {', '.join(ROLES)}"))
+        connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {', '.join(FUNCTIONS[function])}"))
+        changed.append(function)
+    connection.commit()
     _vouch(connection)
     connection.commit()
     return changed
@@ -165,6 +176,8 @@ def remove(connection: Connection) -> None:
             connection.execute(text(f"DROP POLICY IF EXISTS {role} ON {table}"))
         connection.execute(text(f"REVOKE ALL ON {table} FROM {', '.join(ROLES)}"))
         connection.execute(text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
+    for function in _callers(connection):
+        connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM {', '.join(ROLES)}"))
     connection.execute(text(f"REVOKE USAGE ON SCHEMA public FROM {', '.join(ROLES)}"))
     connection.commit()
 
@@ -189,13 +202,34 @@ def _take_turns(connection: Connection) -> None:
 
 
 def outdated(connection: Connection) -> list[str]:
-    """Tables, there with all that their rows are judged by, whose rights are not what stands here: `apply` sets them."""
+    """Tables, there with all that their rows are judged by, and functions whose rights are not what stands here.
+
+    `apply` sets them.
+    """
     present = _tables(connection)
-    return [
+    tables = [
         name
         for name, access in TABLES.items()
         if {name, *access.parents} <= present.keys() and present[name] != _fingerprint(name, access)
     ]
+    return tables + _outdated_functions(connection)
+
+
+def _outdated_functions(connection: Connection) -> list[str]:
+    return [name for name, callers in _callers(connection).items() if callers != set(FUNCTIONS[name])]
+
+
+def _callers(connection: Connection) -> dict[str, set[str]]:
+    """Functions that exist, each with who may call it besides its owner; `-` is everybody."""
+    rows = connection.execute(
+        text("""
+        SELECT f AS name, ARRAY(
+          SELECT a.grantee::regrole::text FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+          WHERE a.grantee <> p.proowner) AS callers
+        FROM unnest(CAST(:functions AS text[])) f JOIN pg_proc p ON p.oid = to_regprocedure('public.' || f)"""),
+        {"functions": list(FUNCTIONS)},
+    )
+    return {row.name: set(row.callers) for row in rows}
 
 
 def _tables(connection: Connection) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from sqlalchemy import text
 
 from agentflow.catalog import count_alive, describe_unserved, list_schedulers, set_paused, unserved
 from agentflow.cli import main
@@ -154,6 +155,17 @@ class TestList:
             "stopped": "stopped",
         }
         assert len(kit.call(list_schedulers)[0]) == 4
+
+    def test_what_those_have_that_are_gone_is_not_looked_for(self, kit, make_kit, connection):
+        gone = make_kit()
+        kit.sql("UPDATE scheduler SET state = 'dead' WHERE id = :id", id=gone.identity.id)
+        connection.execute(
+            text("""
+            CREATE OR REPLACE FUNCTION scheduler_load(scheduler uuid, OUT attempts int, OUT slots int)
+            LANGUAGE sql AS 'SELECT 7, 7'""")
+        )
+        found = {one["id"]: one["attempts"] for one in list_schedulers(connection)[0]}
+        assert found == {str(kit.identity.id): 7, str(gone.identity.id): 0}
 
 
 @pytest.fixture

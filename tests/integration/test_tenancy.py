@@ -102,6 +102,26 @@ def test_a_changed_entry_is_applied(engine, monkeypatch):
         refused(connection, "DELETE FROM variable")
 
 
+def test_every_function_with_its_owner_s_rights_has_an_entry_and_is_not_everybody_s(connection):
+    rows = connection.execute(
+        text("""
+        SELECT oid::regprocedure::text AS name,
+          ARRAY(SELECT r FROM unnest(CAST(:roles AS text[])) r WHERE has_function_privilege(r, oid, 'EXECUTE')) AS callers
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"""),
+        {"roles": [*tenancy.ROLES, "public"]},
+    )
+    assert {row.name: tuple(row.callers) for row in rows} == tenancy.FUNCTIONS
+
+
+def test_a_function_that_is_everybody_s_again_is_found_and_closed(engine):
+    with engine.connect() as connection:
+        connection.execute(text("GRANT EXECUTE ON FUNCTION scheduler_load(uuid) TO PUBLIC"))
+        assert tenancy.outdated(connection) == ["scheduler_load(uuid)"]
+        connection.commit()
+        assert tenancy.apply(connection) == ["scheduler_load(uuid)"]
+        assert tenancy.outdated(connection) == []
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 def test_the_webserver_sees_rows_of_its_workspace_and_without_one_none(connection, two):
     for workspace, rows in ((None, 0), (two[0], 1), (two[1], 1), (2**31 - 1, 0)):
