@@ -79,6 +79,38 @@ def test_another_database_shares_nothing(process, empty_database_url):
     assert other.read == [[(1,)]]
 
 
+def test_a_database_that_was_restored_into_itself_shares_nothing_with_what_it_was(process):
+    one = process()
+    one.ask((1,))
+    with one.engine.begin() as connection:  # as `pg_restore --clean` does
+        connection.execute(text("DROP TABLE workflow_version CASCADE"))
+        connection.execute(text("CREATE TABLE workflow_version (id int)"))
+    other = process()
+    other.ask((1,))
+    assert other.read == [[(1,)]]
+
+
+def test_copied_files_share_nothing_and_a_process_notes_that_its_server_is_another(process):
+    """All that tells a server on a copy of the files, or on an older state of them, is when it began."""
+    one, other = process(), process()
+    one.ask((1,))
+    for each in (one, other):
+        each.engine.dispose()  # as the connections end with their server
+        with each.engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS later"))
+            connection.execute(
+                text("""
+                CREATE OR REPLACE FUNCTION later.pg_postmaster_start_time() RETURNS timestamptz
+                LANGUAGE sql AS $$SELECT pg_catalog.pg_postmaster_start_time() + interval '1 hour'$$""")
+            )
+            connection.execute(text("SET search_path = later, pg_catalog, public"))
+    other.ask((1,))
+    assert other.read == [[(1,)]]
+    one.ask((2,))
+    other.ask((2,))
+    assert other.read == [[(1,)]], "they share again what they read since"
+
+
 def test_kinds_share_nothing(process):
     one, other = process(), process(name="thing2")
     one.ask((1,))

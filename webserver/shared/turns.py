@@ -43,7 +43,7 @@ class Turns:
     """Of one process."""
 
     def __init__(self, link: RedisLink, prefix: Callable[[], str]) -> None:
-        """`prefix`: of all keys of this database; asked for once."""
+        """`prefix`: of all keys of this database; asked for once: what is kept for seconds outlives no restore."""
         self._link = link
         self._find_prefix = prefix
         self._prefix: str | None = None

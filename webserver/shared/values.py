@@ -15,10 +15,12 @@ from sqlalchemy import Connection, text
 from webserver.ops import metrics
 from webserver.shared.link import RedisAwayError, RedisLink
 
-#: A copy of a database, or one that was restored to an earlier time, gives its ids to other things from then on.
+#: A copy of a database, or one that was restored to an earlier time, gives its ids to other things from then on. Copies of
+#: files keep all of the first line, but another server runs on them; a restore into the running one makes other tables.
 _IDENTITY = text("""
 SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
-  (SELECT timeline_id FROM pg_control_checkpoint()), (SELECT oid FROM pg_database WHERE datname = current_database()))
+  (SELECT timeline_id FROM pg_control_checkpoint()), (SELECT oid FROM pg_database WHERE datname = current_database()),
+  extract(epoch FROM pg_postmaster_start_time()), pg_relation_filenode(to_regclass('public.workflow_version')))
 """)
 _MAY_IDENTIFY = text("""
 SELECT has_function_privilege('pg_control_system()', 'EXECUTE')
@@ -31,7 +33,7 @@ class SharedValues:
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._prefix: str | None = None
+        self._nobody = secrets.token_hex()  # else has this
 
     def get(self, connection: Connection, keys: Sequence[str]) -> list[bytes | None]:
         """What is known, in the order of the keys."""
@@ -59,8 +61,10 @@ class SharedValues:
             self._link.ask(store)
 
     def prefix(self, connection: Connection) -> str:
-        """How keys of this database begin."""
-        if self._prefix is None:
-            identity = connection.scalar(_IDENTITY) if connection.scalar(_MAY_IDENTIFY) else secrets.token_hex()
-            self._prefix = f"agentflow:{hashlib.sha256(str(identity).encode()).hexdigest()[:16]}:"
-        return self._prefix
+        """How keys of this database begin: asked for once by each connection, which ends with its server."""
+        known = connection.info.get(__name__)
+        if known is None:
+            identity = connection.scalar(_IDENTITY) if connection.scalar(_MAY_IDENTIFY) else self._nobody
+            known = f"agentflow:{hashlib.sha256(str(identity).encode()).hexdigest()[:16]}:"
+            connection.info[__name__] = known
+        return str(known)
