@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from agentflow.db.engine import is_database, transact
+from agentflow.db.engine import transact
 from agentflow.db.queries.books import Event
 from agentflow.db.queries.due import continue_cascades
 from agentflow.db.queries.edges import Choice, not_chosen
@@ -31,7 +31,8 @@ from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.db.queries.starts import start_locked
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 from agentflow.workload import ErrorInfo, Outcome
-from scheduler.evaluator import Evaluator
+from scheduler.evaluator import Evaluator, EvaluatorUnavailable
+from scheduler.faults import is_for_all, is_own
 from scheduler.identity import Identity
 from scheduler.inputs import InputFiles
 from scheduler.judging import Judge, failed_with
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", GateResult, EndedRound, WaitResult)
 
 POLL = 5.0  # seconds
+#: Wall seconds of all expressions of a round, which must be stored well within LEASE; one may take its seconds besides.
+BUDGET = 10.0
 CLOCKS_APART = 0.1  #: Seconds that the database's clock may be behind ours when a wait comes due,
 LOOK_AGAIN = 0.002  #: and those between looks meanwhile.
 
@@ -76,6 +79,7 @@ class Gates(WorkerThread):
         self._judge = Judge(engine, self._evaluator, {} if siblings is None else siblings, files, self._on_loaded)
         self.outputs = RoundOutputs(store, self._on_loaded)
         self._rounds = Rounds(self._judge, self.outputs, output_max)
+        self.budget = BUDGET
         # Leased, and not decided for want of their inputs or of time; with time.monotonic() until which the lease holds.
         self._left: list[tuple[DueGate, float]] = []
         self._loaded = threading.Event()
@@ -101,22 +105,41 @@ class Gates(WorkerThread):
             )
             until = time.monotonic() + LEASE.total_seconds() / 2
             leases = [*((gate, until) for gate in fresh), *left]
-            gates = [gate for gate, _ in leases]
-            if not gates:
+            if not leases:
                 break
-            waits = decide_waits(self._engine, [gate for gate in gates if gate.waiting is not None])
-            decided = self._judge.decide([gate for gate in gates if gate.sub_run is None and gate.waiting is None])
-            ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
-            self._keep_left(leases, [*decided, *ended, *waits])
-            for stored in self._store(decided, ended, waits):
-                self._note(stored)
-                for child in stored.children:  # one at a time: each may be large
-                    transact(self._engine, partial(start_locked, ids=[child]))
-                settlement: Settlement | None = stored.settlement
-                while settlement is not None and settlement.unfinished:
-                    settlement = transact(self._engine, _carry_on)
+            try:
+                done = self._decide([gate for gate, _ in leases])
+            except Exception:
+                self._keep_left(leases, [])  # what was stored already is not stored twice
+                self._loaded.set()
+                raise
+            self._keep_left(leases, done)
             self._on_decided()
         return self._pause()
+
+    def _decide(self, gates: Sequence[DueGate]) -> list[GateResult | EndedRound | WaitResult]:
+        """Decide what can be decided now; it is stored, too."""
+        self._judge.begin_round(self.budget)
+        waits = decide_waits(self._engine, [gate for gate in gates if gate.waiting is not None])
+        try:
+            decided = self._judge.decide([gate for gate in gates if gate.sub_run is None and gate.waiting is None])
+            ended = self._rounds.decide([gate for gate in gates if gate.sub_run is not None])
+        except EvaluatorUnavailable:
+            self._carry_out([], [], waits)  # these need none
+            raise
+        self._carry_out(decided, ended, waits)
+        return [*decided, *ended, *waits]
+
+    def _carry_out(
+        self, results: Sequence[GateResult], ended: Sequence[EndedRound], waits: Sequence[WaitResult]
+    ) -> None:
+        for stored in self._store(results, ended, waits):
+            self._note(stored)
+            for child in stored.children:  # one at a time: each may be large
+                transact(self._engine, partial(start_locked, ids=[child]))
+            settlement: Settlement | None = stored.settlement
+            while settlement is not None and settlement.unfinished:
+                settlement = transact(self._engine, _carry_on)
 
     def _store(
         self, results: Sequence[GateResult], ended: Sequence[EndedRound], waits: Sequence[WaitResult]
@@ -125,7 +148,7 @@ class Gates(WorkerThread):
         try:
             return [transact(self._engine, partial(store, results=results, ended=ended, waits=waits))]
         except Exception as error:
-            if is_database(error):
+            if is_for_all(error):
                 raise
             log.exception("decisions_not_stored", extra={"count": len(results) + len(ended) + len(waits)})
         found = [
@@ -145,9 +168,11 @@ class Gates(WorkerThread):
             try:
                 return transact(self._engine, partial(store, **nothing | kind(attempt)))
             except Exception as wrong:
-                if is_database(wrong):
+                if is_for_all(wrong):
                     raise
                 error = wrong
+                if not is_own(wrong):
+                    break
             info = ErrorInfo(
                 type="ResultRejected", message=f"what was decided could not be stored: {first_line(error)}"
             )

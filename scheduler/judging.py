@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
 
 from agentflow.catalog.graph import BRANCH, SUB_RUN, WAIT
-from agentflow.db.engine import is_database
 from agentflow.db.models.history import NOT_MAPPED
 from agentflow.db.queries.gates import DueGate, GateResult
 from agentflow.db.queries.mapped import MAX_ITEMS
@@ -24,6 +25,7 @@ from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo
 from scheduler.contexts import INPUT_MAX, TOO_LARGE, Asking, ContextLoader
 from scheduler.evaluator import EvalRequest, EvalResult, Evaluator
+from scheduler.faults import is_for_all, is_own
 from scheduler.inputs import InputFiles, InputNotLoaded
 from scheduler.large_contexts import LargeContexts
 from scheduler.subruns import resolve_child
@@ -32,8 +34,8 @@ from scheduler.waits import plan_wait
 
 log = logging.getLogger(__name__)
 
-#: Wall seconds of one batch of expressions: what is left of it then comes after what has become due meanwhile.
-BUDGET = 5.0
+#: Wall seconds of each batch of expressions at least, so that in no round a kind of question gets no turn at all.
+LEAST = 0.1
 
 #: A question: the text or document to evaluate, and who asks.
 Question = tuple[Any, Asking]
@@ -57,7 +59,19 @@ class Judge:
         self._contexts = ContextLoader()
         self._files = LargeContexts(files, on_loaded)
         self._on_loaded = on_loaded
-        self.budget = BUDGET
+        self._until = math.inf  # time.monotonic() at which the round should be over
+
+    def begin_round(self, seconds: float) -> None:
+        """Let all that is asked from now on take so long together; what is not answered by then comes up again."""
+        self._until = time.monotonic() + seconds
+
+    def while_time(self, gates: Sequence[DueGate]) -> Iterator[DueGate]:
+        """Gates to decide one by one, at least one of them, until the round's time is up."""
+        for place, gate in enumerate(gates):
+            if place and time.monotonic() >= self._until:
+                self._on_loaded()  # the rest at once, behind what has become due meanwhile
+                return
+            yield gate
 
     def version(self, connection: Connection, version_id: int) -> LoadedVersion:
         """A version from this thread's cache."""
@@ -70,12 +84,14 @@ class Judge:
         try:
             return self._decide(gates)
         except Exception as error:  # one version that cannot be read must not hold up the others
-            if is_database(error):
+            if is_for_all(error):
                 raise
-            if len(gates) == 1:
-                log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
-                return [failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
-            return [result for gate in gates for result in self.decide([gate])]
+            if len(gates) > 1:
+                return [result for gate in self.while_time(gates) for result in self.decide([gate])]
+            log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
+            if not is_own(error):
+                return []
+            return [failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
 
     def _decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
         with self.engine.begin() as connection:
@@ -197,7 +213,9 @@ class Judge:
             else:
                 requests[place] = EvalRequest(expression, loaded.context, files)
         order = take_turns([(questions[place][1].version.id, place) for place in requests])
-        given = self._evaluator.evaluate_many([requests[place] for place in order], budget=self.budget)
+        # Half of what is left: the questions that follow in this round need theirs.
+        budget = max(LEAST, (self._until - time.monotonic()) / 2)
+        given = self._evaluator.evaluate_many([requests[place] for place in order], budget=budget)
         if not all(answer.done for answer in given):
             self._on_loaded()  # the rest at once, behind what has become due meanwhile
         for place, answer in zip(order, given, strict=True):

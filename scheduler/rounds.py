@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from agentflow.db.arrays import uuids
-from agentflow.db.engine import is_database, transact
+from agentflow.db.engine import transact
 from agentflow.db.queries.gates import Child, DueGate, GateResult, take_ended, wait_on
 from agentflow.db.queries.locks import database_now
 from agentflow.db.queries.settle import FinalNode, Settlement
@@ -26,6 +26,7 @@ from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo, Outcome, StoredOutput
 from scheduler.apply import AttemptEnd, finish_attempts
 from scheduler.contexts import Asking
+from scheduler.faults import is_for_all, is_own
 from scheduler.judging import Judge
 from scheduler.round_outputs import RoundOutputs
 from scheduler.subruns import start_child, stop_child
@@ -91,12 +92,14 @@ class Rounds:
         try:
             return self._decide(gates)
         except Exception as error:  # one version that cannot be read must not hold up the others
-            if is_database(error):
+            if is_for_all(error):
                 raise
-            if len(gates) == 1:
-                log.exception("round_not_decided", extra={"run": str(gates[0].run_id)})
-                return [_wrong(gates[0], ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")]
-            return [result for gate in gates for result in self.decide([gate])]
+            if len(gates) > 1:
+                return [result for gate in self._judge.while_time(gates) for result in self.decide([gate])]
+            log.exception("round_not_decided", extra={"run": str(gates[0].run_id)})
+            if not is_own(error):
+                return []
+            return [_wrong(gates[0], ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")]
 
     def _decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
         found: list[EndedRound] = []

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 T = TypeVar("T")
 
@@ -19,6 +19,8 @@ _RETRIABLE = frozenset({"40P01", "40001"})
 RETRIES = 5
 #: Connection broken (class 08), shutdown and start-up (57P), no room on disk or for a connection, I/O error, standby.
 _UNAVAILABLE = ("08", "57P", "53100", "53300", "58030", "25006")
+#: Errors over what was given: too many rows, a value, a constraint, a limit of Postgres, a trigger's refusal.
+_OVER_DATA = ("21", "22", "23", "54", "P0")
 
 
 #: Short statements over keys, run again and again: one plan for all parameters, and always by index. The planner's
@@ -109,8 +111,20 @@ def is_disconnect(error: BaseException) -> bool:
 
 
 def is_database(error: BaseException) -> bool:
-    """Whether it is the database's error and none of the data that it was given: those may be one row's own."""
-    return isinstance(error, DBAPIError) and not isinstance(error, DataError)
+    """Whether the database, or the way to it, has trouble of its own: the same work will do later.
+
+    A refusal is none: it may be over one row, and would come again.
+    """
+    if isinstance(error, DBAPIError):
+        return is_disconnect(error) or is_retriable(error)
+    return isinstance(error, SQLAlchemyError)  # no connection was free, say
+
+
+def is_over_data(error: BaseException) -> bool:
+    """Whether the database refused what it was given: it would do so again."""
+    if isinstance(error, DataError):
+        return True  # also those that no server has seen
+    return isinstance(error, DBAPIError) and (getattr(error.orig, "sqlstate", None) or "").startswith(_OVER_DATA)
 
 
 def is_retriable(error: BaseException) -> bool:

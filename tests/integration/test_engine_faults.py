@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agentflow.db.engine import make_engine
 from executors.stub import succeed
 from scheduler import gates as gates_module
 from scheduler import loop as loop_module
-from scheduler.evaluator import Evaluator
+from scheduler.evaluator import Evaluator, EvaluatorUnavailable
 from scheduler.identity import LEASE, Identity, register
 from scheduler.recovery import PATIENCE, Recovery
+from tests.engine_kit import branch
 
 
 def test_a_version_that_cannot_be_read_fails_its_own_nodes_only(kit):
@@ -94,7 +97,7 @@ SLOW = "{{ range(99999) | map('string') | map('replace', '1', 'x' * 9999) | map(
 
 def test_a_workflow_full_of_slow_expressions_lets_others_have_their_turn(kit, monkeypatch):
     kit.gates._evaluator = kit.gates._judge._evaluator = Evaluator(seconds=0.05)
-    kit.gates._judge.budget = 0.3
+    kit.gates.budget = 0.6
     kit.apply({"m": {"for_each": list(range(12)), "when": SLOW}}, "slow")
     kit.apply({"a": {"when": "{{ true }}"}}, "well")
     slow = kit.create("slow")
@@ -113,6 +116,130 @@ def test_a_workflow_full_of_slow_expressions_lets_others_have_their_turn(kit, mo
     assert well in stored[0]
     assert len(stored[0]) < 12
     assert [kit.state(run) for run in (slow, well)] == ["failed", "success"]
+    kit.check_books()
+
+
+class Refusal(Exception):
+    """What Postgres says, by its code."""
+
+    def __init__(self, sqlstate):
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+NO_EVALUATOR, NO_CONNECTION = EvaluatorUnavailable("no process"), PoolTimeout("QueuePool limit reached")
+
+
+@pytest.mark.parametrize("error", [NO_EVALUATOR, NO_CONNECTION], ids=["evaluator", "pool"])
+def test_what_the_machine_lacks_for_a_moment_fails_no_node(kit, monkeypatch, error):
+    kit.apply({"a": {}}, "inner", outputs={"a": "{{ nodes.a.output }}"})
+    kit.apply({"s": {"type": "workflow", "config": {"name": "inner"}}}, "outer")
+    kit.apply({"a": {"when": "{{ true }}"}}, "gated")
+    kit.apply({"w": {"type": "wait", "config": {"for": "1h"}}}, "waits")
+    waits = kit.run("waits")
+    kit.stub.hold("a")
+    outer = kit.run("outer")
+    kit.stub.release("a")
+    kit.tick()
+    kit.ends.work()  # the parent is told: its node is due
+    gated = kit.create("gated")
+    kit.starter.work()
+    kit.sql(
+        """UPDATE node_run SET resume_at = clock_timestamp(), resume_state = CAST(
+          CAST(resume_state AS jsonb) || '{"due": 0}' AS json) WHERE resume_key = 'wait'"""
+    )
+    with monkeypatch.context() as patch:
+
+        def refuse(*_arguments, **_keys):
+            raise error
+
+        patch.setattr(kit.gates._evaluator, "evaluate_many", refuse)
+        for _ in range(2):
+            with pytest.raises(type(error)):  # the service's thread then pauses, ever longer
+                kit.gates.work()
+        assert (kit.states(outer), kit.states(gated)) == ({"s": "deferred"}, {"a": "pending"})
+        assert kit.states(waits) == {"w": "success" if error is NO_EVALUATOR else "deferred"}
+    kit.settle()  # no lease has to run out
+    assert [kit.state(run) for run in (outer, gated, waits)] == ["success"] * 3
+    kit.check_books()
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (IntegrityError("", {}, Refusal("23514")), "failed"),
+        (OperationalError("", {}, Refusal("54000")), "failed"),
+        (ProgrammingError("", {}, Refusal("42501")), "pending"),
+        (MemoryError(), "pending"),
+    ],
+    ids=["check", "limit", "right", "memory"],
+)
+@pytest.mark.parametrize("step", ["decide", "store"])
+def test_what_is_refused_over_one_node_holds_up_no_other(kit, monkeypatch, step, error, state):
+    for name in ("sick", "well"):
+        kit.apply({"a": {"when": "{{ true }}"}}, name)
+    sick, well = kit.create("sick"), kit.create("well")
+
+    def refuse(runs):
+        if sick in runs:
+            raise error
+
+    first, store_gates = kit.gates._judge._decide, gates_module.store_gates
+
+    def decide(gates):
+        refuse([str(gate.run_id) for gate in gates])
+        return first(gates)
+
+    def store(connection, results, now):
+        refuse([str(one.gate.run_id) for one in results if one.state != "failed"])
+        return store_gates(connection, results, now)
+
+    if step == "decide":
+        monkeypatch.setattr(kit.gates._judge, "_decide", decide)
+    else:
+        monkeypatch.setattr(gates_module, "store_gates", store)
+    kit.settle()
+    assert (kit.states(sick), kit.state(well)) == ({"a": state}, "success")
+    monkeypatch.undo()
+    kit.let_time_pass()
+    assert kit.state(sick) == ("failed" if state == "failed" else "success")
+    kit.check_books()
+
+
+def test_all_questions_of_a_round_share_its_time(kit, monkeypatch):
+    """Each gets half of what is left, so that none goes without; one by one, too, ends with it."""
+    now, budgets, tried = 0.0, [], []
+    judge = kit.gates._judge
+    ask, first = kit.gates._evaluator.evaluate_many, judge._decide
+    monkeypatch.setattr("scheduler.judging.time", SimpleNamespace(monotonic=lambda: now))
+
+    def evaluate(requests, *, budget):
+        nonlocal now
+        budgets.append(budget)
+        now += budget
+        return ask(requests)
+
+    monkeypatch.setattr(kit.gates._evaluator, "evaluate_many", evaluate)
+    kit.apply({"b": {"when": "{{ true }}", **branch("z")}, "z": {"needs": ["b"]}})
+    kit.gates.budget = 8.0
+    assert kit.state(kit.run()) == "success"
+    assert budgets == [4.0, 2.0]
+
+    def decide(gates):
+        nonlocal now
+        tried.append(len(gates))
+        now += 3.0
+        if len(gates) > 1:
+            raise ValueError
+        return first(gates)
+
+    monkeypatch.setattr(judge, "_decide", decide)
+    kit.apply({name: {"when": "{{ true }}"} for name in "abcd"})
+    kit.create()
+    kit.starter.work()
+    kit.gates.work()
+    assert tried == [4, 1, 1, 2, 1, 1]
+    kit.settle()
     kit.check_books()
 
 
