@@ -50,6 +50,8 @@ def together(
 
 def _allowed(group: Group, usage: Usage) -> int:
     """How many of a group its pool and its workflow let start."""
+    if group.workflow_id in usage.busy:
+        return 0
     most = usage.pool_free.get(group.pool_id, 0)
     if group.concurrency is not None:
         most = min(most, group.concurrency - usage.workflow_running.get(group.workflow_id, 0))

@@ -26,6 +26,8 @@ from scheduler.preparing import Preparing
 from scheduler.shares import Place, Slots, place_of
 from scheduler.tour import Tour
 
+BUSY_AGAIN = 0.02  #: Seconds after which workflows are tried again that somebody else had locked.
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -43,7 +45,7 @@ class _Took:
     """What was taken of some groups."""
 
     claimed: list[tuple[Claim, bool]] = field(default_factory=list)
-    waiting: list[Group] = field(default_factory=list)  #: With more than could be taken, in their order.
+    waiting: list[Group] = field(default_factory=list)  #: Which may have more than could be taken, in their order.
     groups: set[int] = field(default_factory=set)  #: Those that had a turn.
     more: bool = False  #: There may be more to take.
 
@@ -70,6 +72,7 @@ class Claimer:
         self._preparing = Preparing(files, on_prepared)
         self._crowd = Crowd()
         self._tour = Tour()
+        self._again_at: float | None = None  # time.monotonic() at which a workflow that was locked is tried again
         self._odd = 0  # whose turn an odd slot is, when backfills and others wait: 1 is a backfill's
 
     def begin(self) -> None:
@@ -78,8 +81,10 @@ class Claimer:
         self._tour.begin()
 
     def due_in(self) -> float | None:
-        """Seconds until there is something to claim even if nothing happens; None: there is not."""
-        return self._tour.due_in(time.monotonic())
+        """Seconds until there may be something to claim even if nothing happens; None: there is not."""
+        now = time.monotonic()
+        dues = [self._tour.due_in(now), None if self._again_at is None else max(0.0, self._again_at - now)]
+        return min((due for due in dues if due is not None), default=None)
 
     def claim(self, connection: Connection, oldest: uuid.UUID, out: Mapping[str, int]) -> Claimed:
         """Claim as much as the executors take, and build its workloads.
@@ -89,6 +94,7 @@ class Claimer:
             oldest: No open run is older.
             out: Attempts with a process of their own, by executor.
         """
+        self._again_at = None
         slots = guarded.free_slots(self._executors)
         if hidden := self._preparing.out:
             slots = {place: max(0, count - hidden.get(place, 0)) for place, count in slots.items()}
@@ -155,7 +161,7 @@ class Claimer:
         )
         now, free = time.monotonic(), {place for place, count in slots.items() if count > 0}
         known = self._crowd.pick(slots, default, now)
-        if not known and self._crowd and self._tour.rests(free, now):
+        if not known and self._tour.rests(free, now):
             return [], False
         window = (
             claims.lock_known(connection, asker, known, oldest=oldest)
@@ -168,12 +174,11 @@ class Claimer:
             return [], False
         took = self._take_from(connection, window.groups, slots, oldest, out)
         if known:
-            passed = {group.id for group in window.groups} - took.groups
-            self._crowd.served(known, passed | {group.id for group in took.waiting}, took.groups)
+            self._crowd.served(known, window.groups, took.groups)
             return took.claimed, True
         over = time.monotonic()
         if took.claimed:
-            self._crowd.note(took.waiting, over)
+            self._crowd.note(took.waiting, took.groups, over)
         others = self._tour.looked(window.end, free, took=bool(took.claimed), seconds=over - now, now=over)
         return took.claimed, took.more or others
 
@@ -190,6 +195,8 @@ class Claimer:
             return _Took()
         default, me = self._settings.executor, self._identity.id
         usage = claims.lock_usage(connection, groups, oldest=oldest)
+        if usage.busy:
+            self._again_at = time.monotonic() + BUSY_AGAIN
         parallelism = self._settings.parallelism
         shared = choose.together(groups, usage, slots, default, out=out, parallelism=parallelism)
         most = choose.limits(groups, usage, slots, default, shared=shared)
@@ -208,5 +215,5 @@ class Claimer:
         if taken:
             claims.write_claims(connection, [claim for claim, _ in taken], me=me)
         had, left = Counter(c.group_id for c in chosen), Counter(c.group_id for c in candidates)
-        waiting = [group for group in groups if left[group.id] > had[group.id]]
+        waiting = [group for group in groups if left[group.id] > had[group.id] or left[group.id] == most.get(group.id)]
         return _Took(taken, waiting, set(had), bool(taken) and len(candidates) >= sum(most.values()))

@@ -33,9 +33,9 @@ class Crowd:
         """Something may have changed: slots of a pool are free, say."""
         self._vain = False
 
-    def note(self, waiting: Sequence[Group], now: float) -> None:
-        """A look found these beyond what could be taken."""
-        self._groups = list(waiting) if len(waiting) > FEW else []
+    def note(self, waiting: Sequence[Group], taken: Collection[int], now: float) -> None:
+        """A look found these, which may have more than could be taken; `taken` are those that had a turn."""
+        self._groups = _in_turn(waiting, taken) if len(waiting) > FEW else []
         self._until = now + FRESH
 
     def pick(self, slots: Slots, default_executor: str, now: float) -> list[int]:
@@ -52,16 +52,20 @@ class Crowd:
         others = [group.id for group in fitting if not group.backfill][:most]
         return others + [group.id for group in fitting if group.backfill][:most]
 
-    def served(self, picked: Collection[int], waiting: Collection[int], taken: Collection[int]) -> None:
+    def served(self, picked: Collection[int], found: Sequence[Group], taken: Collection[int]) -> None:
         """Note what a claim did with what it picked.
 
         Args:
             picked: What `pick` said.
-            waiting: Those of them with more than could be taken; the others but the taken ones have nothing any more.
-            taken: Those that had their turn: they go to the end. None: a pool is full, say; until something changes,
-                looks may find others.
+            found: Those of them that had something ready, as they are now.
+            taken: Those that had their turn. None: a pool is full, say; until something changes, looks may find others.
         """
         self._vain = not taken
-        kept = [group for group in self._groups if group.id not in picked or group.id in waiting]
-        turned = [group for group in self._groups if group.id in taken]
-        self._groups = [group for group in kept if group.id not in taken] + turned
+        others = [group for group in self._groups if group.id not in picked]
+        self._groups = _in_turn([*found, *others], taken)
+
+
+def _in_turn(groups: Sequence[Group], taken: Collection[int]) -> list[Group]:
+    """The highest priority first; among equals those that had a turn come last."""
+    turned = [group for group in groups if group.id in taken]
+    return sorted([*(group for group in groups if group.id not in taken), *turned], key=lambda group: -group.priority)

@@ -22,7 +22,7 @@ from agentflow.db.engine import is_disconnect, is_retriable
 from agentflow.db.queries import claims, due
 from agentflow.db.queries.attempts import attempt_id, attempts_to_stop, open_attempts
 from agentflow.db.queries.locks import database_now
-from agentflow.db.queries.queued import start_next_of, start_waiting
+from agentflow.db.queries.queued import start_small
 from agentflow.settings import Settings
 from agentflow.workload import ErrorInfo, Finished, Outcome, Started
 from executors.base import Executor
@@ -190,8 +190,9 @@ class Loop:
     def _claim_on(self, connection: Connection, *, start: bool = False) -> None:
         self._unfinished, more = False, True
         while self._pending or (more and not self._draining):
+            events = bool(self._pending)
             more = self._advance(connection, start=start)
-            start = False
+            start = start and events
             if more and self._inbox.holds_ends:
                 self._unfinished = True  # where thousands of groups wait, this may be long: what has ended frees slots
                 return
@@ -209,7 +210,12 @@ class Loop:
             with connection.begin():
                 applied = apply_events(connection, batch) if batch else None
                 # Not after events: those hold runs, and workflows are locked before runs.
-                started = self._start_small(connection) if start and not batch and not self._draining else []
+                ended = self._ended.copy()
+                found = (
+                    start_small(connection, ended, after=self._waiting_after)
+                    if start and not batch and not self._draining
+                    else None
+                )
                 claimed = Claimed()
                 if not self._draining:
                     claimed = self._claimer.claim(connection, self._oldest, self._live.out)
@@ -230,18 +236,14 @@ class Loop:
         self._count(claimed, batch)
         for event in self._claimer.submit(claimed):
             self._inbox.emit(event)
+        started = found is not None and bool(found.started)
+        if found is not None:
+            self._ended -= ended
+            self._waiting_after = found.end or 0
         if started:
             self._on_due()
             self._on_runs_changed()  # they may have timeouts, which the starter watches
-        return claimed.more or bool(started)
-
-    def _start_small(self, connection: Connection) -> list[uuid.UUID]:
-        """Start small runs: of workflows whose runs have ended, and of a window of the others that have any queued."""
-        ended, self._ended = self._ended, set()
-        started = start_next_of(connection, ended, small_only=True) if ended else []
-        found = start_waiting(connection, after=self._waiting_after, small_only=True)
-        self._waiting_after = found.end or 0
-        return started + found.started
+        return claimed.more or started
 
     @staticmethod
     def _count(claimed: Claimed, batch: list[Started | Finished]) -> None:

@@ -1,8 +1,8 @@
 """Where the next look for groups begins, when more have something ready than one look sees: looks go round. Pure.
 
 A look that finds nothing for the slots that are free is likely to be followed by others like it: ten thousand groups
-that wait for one executor stand in the way of the one that wants another. So such a tour may rest between its looks, and
-leave most of the time to what can be done.
+that wait for one executor stand in the way of the one that wants another. So such a tour rests between its looks, and
+leaves half of the time to what can be done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from scheduler.shares import Place
 
-REST = 2.0  #: Rests are so many times as long as the looks.
+REST = 1.0  #: Rests are so many times as long as the looks.
 
 
 @dataclass(slots=True)

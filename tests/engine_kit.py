@@ -213,6 +213,8 @@ class Kit:
             self.gates.work()
             self.ends.work()
             self.tick()
+            while self.loop._claimer._tour.due_in(time.monotonic()) is not None:  # it rests, but nothing has changed
+                self.loop.tick()
             now = tuple(self.row(_PROGRESS, since=self.since))
             if now == before and not self.inbox._events and not self.loop._starts and not self.loop._pending:
                 return

@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 
 from agentflow.catalog.state import set_paused
 from agentflow.db.engine import transact
@@ -72,7 +73,7 @@ def test_the_ended_ones_workflow_is_looked_at_and_its_limits_hold(kit, reason):
         kit.tick()
         kit.tick()
     workflow = kit.row("SELECT id FROM workflow WHERE name = 'flow'").id
-    transact(kit.own, lambda connection: queued.start_next_of(connection, [workflow]))
+    transact(kit.own, lambda connection: queued.start_small(connection, [workflow], after=workflow))
     started = [run for run in waiting if kit.state(run) == "running"]
     assert started == (waiting[:1] if reason == "limit" else [])
 
@@ -87,6 +88,7 @@ def test_looks_at_a_crowd_at_its_limits_are_followed_by_rests(kit, narrow, monke
         return now
 
     monkeypatch.setattr("scheduler.starter.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("scheduler.starter.REST", 5.0)
     looks = []
     look = queued.start_waiting
     monkeypatch.setattr(
@@ -99,3 +101,33 @@ def test_looks_at_a_crowd_at_its_limits_are_followed_by_rests(kit, narrow, monke
     now += 10
     kit.starter.work()
     assert len(looks) == 2 * (WORKFLOWS // 3 + 1)
+
+
+def test_the_loop_waits_for_nobody_who_has_a_workflow_locked(kit):
+    kit.apply({"a": {}})
+    run = kit.create()
+    with kit.engine.begin() as other:
+        other.execute(text("SELECT FROM workflow FOR NO KEY UPDATE"))
+        found = transact(kit.own, lambda connection: queued.start_small(connection, [1]))
+        assert found.started == []
+    kit.settle()
+    assert kit.state(run) == "success"
+
+
+def test_a_claim_waits_for_nobody_who_has_a_workflow_locked(kit):
+    """As whoever starts a large run does: nodes of that workflow with a limit wait for a moment, others do not."""
+    for name, limit in (("limited", 2), ("other", None)):
+        kit.apply({"a": {}}, name, **({"concurrency": limit} if limit else {}))
+    kit.stub.hold("a")
+    runs = [kit.create(name) for name in ("limited", "other")]
+    kit.starter.work()
+    with kit.engine.begin() as other:
+        other.execute(text("SELECT FROM workflow WHERE name = 'limited' FOR NO KEY UPDATE"))
+        kit.tick()
+        assert [workload.workflow for workload in kit.stub.running] == ["other"]
+        assert 0 <= kit.loop._pause() < 0.1
+    kit.settle()
+    assert len(kit.stub.running) == 2
+    kit.stub.release("a")
+    kit.settle()
+    assert {kit.state(run) for run in runs} == {"success"}

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from agentflow.catalog import set_paused, store_adhoc
 from agentflow.catalog.graph import reserve_groups
-from agentflow.db.queries.queued import SMALL, start_waiting
+from agentflow.db.queries.queued import SMALL, start_small, start_waiting
 from agentflow.db.queries.schedulers import release_reservations
 from agentflow.db.queries.starts import start_locked
 from agentflow.errors import Conflict, NotFound, ParamError, UsageError
@@ -442,7 +442,7 @@ def test_the_loop_starts_small_runs_itself_and_leaves_large_ones_to_the_starter(
     apply(connection, make_spec("large", nodes={f"n{number}": {"type": "noop"} for number in range(SMALL + 1)}))
     for name in ("small", "large"):
         create(connection, name)
-    start_waiting(connection, small_only=True)
+    start_small(connection, [])
     states = dict(
         tuple(row)
         for row in rows(connection, "SELECT w.name, r.state FROM run r JOIN workflow w ON w.id = r.workflow_id")

@@ -12,14 +12,14 @@ LOCAL, LANES, OTHER = ("local", False), ("local", True), ("subprocess", False)
 MANY = range(FEW + 8)
 
 
-def group(number: int, *, executor: str = "", backfill: bool = False) -> Group:
-    return Group(number, number, 1, executor, "default", None, 0, 128, backfill=backfill)
+def group(number: int, *, executor: str = "", backfill: bool = False, priority: int = 0) -> Group:
+    return Group(number, number, 1, executor, "default", None, priority, 128, backfill=backfill)
 
 
 @pytest.fixture
 def waiting():
     waiting = Crowd()
-    waiting.note([group(number) for number in MANY], now=0.0)
+    waiting.note([group(number) for number in MANY], (), now=0.0)
     return waiting
 
 
@@ -34,7 +34,7 @@ def test_the_first_are_picked_in_order_and_more_for_more_slots(waiting):
 
 def test_a_few_groups_are_looked_for_anew():
     waiting = Crowd()
-    waiting.note([group(number) for number in range(FEW)], now=0.0)
+    waiting.note([group(number) for number in range(FEW)], (), now=0.0)
     assert pick(waiting) == []
 
 
@@ -46,24 +46,42 @@ def test_a_look_is_good_for_a_moment(waiting):
 
 def test_only_those_are_picked_that_have_a_place(waiting):
     assert pick(waiting, {LOCAL: 0, OTHER: 4}) == []
-    waiting.note([group(number, executor="subprocess" if number % 2 else "") for number in MANY], now=0.0)
+    waiting.note([group(number, executor="subprocess" if number % 2 else "") for number in MANY], (), now=0.0)
     assert pick(waiting, {LOCAL: 0, OTHER: 1}) == [number for number in MANY if number % 2][:LEAST]
 
 
 def test_backfills_and_others_are_picked_alike(waiting):
-    waiting.note([group(number, backfill=number < LEAST + 4) for number in MANY], now=0.0)
+    waiting.note([group(number, backfill=number < LEAST + 4) for number in MANY], (), now=0.0)
     others, backfills = range(LEAST + 4, 2 * LEAST + 4), range(LEAST)
     assert pick(waiting) == [*others, *backfills]
 
 
 def test_who_had_a_turn_goes_to_the_end_and_who_has_nothing_left_goes(waiting):
-    waiting.served(range(LEAST), waiting=range(2, LEAST), taken={0, 2})
-    left = [number for number in MANY if number not in {0, 1, 2}] + [0, 2]
-    assert pick(waiting, {LOCAL: 100}) == left
+    waiting.served(range(LEAST), [group(number) for number in range(2, LEAST)], taken={0, 2})
+    left = [number for number in MANY if number not in {0, 1, 2}] + [2]
+    assert sorted(pick(waiting, {LOCAL: 100})) == sorted(left)
+    assert pick(waiting, {LOCAL: 100})[0] == 3
+    assert pick(waiting, {LOCAL: 100})[-1] == 2
+
+
+def test_the_highest_priority_has_turn_after_turn(waiting):
+    urgent = group(0, priority=10)
+    waiting.note([urgent, *(group(number) for number in MANY if number)], {0}, now=0.0)
+    for _ in range(3):
+        assert pick(waiting)[0] == 0
+        waiting.served(range(LEAST), [urgent, *(group(number) for number in range(1, LEAST))], taken={0})
+    waiting.served(range(LEAST), [group(number) for number in range(LEAST)], taken={0})  # what is left is as all others
+    assert pick(waiting)[0] == 1
+
+
+def test_who_had_a_turn_at_the_look_comes_last():
+    waiting = Crowd()
+    waiting.note([group(number) for number in MANY], {0, 1}, now=0.0)
+    assert pick(waiting, {LOCAL: 100}) == [*range(2, FEW + 8), 0, 1]
 
 
 def test_after_a_claim_in_vain_others_are_looked_for_until_something_changes(waiting):
-    waiting.served(range(LEAST), waiting=range(LEAST), taken=())
+    waiting.served(range(LEAST), [group(number) for number in range(LEAST)], taken=())
     assert pick(waiting) == []
     waiting.begin()
     assert pick(waiting) == list(range(LEAST))

@@ -144,10 +144,11 @@ class Usage:
     pool_free: dict[int, int]
     workflow_running: dict[int, int]
     holdings: Sequence[Holding] = ()
+    busy: frozenset[int] = frozenset()  #: Workflows with a limit that somebody else has locked: not now.
 
 
 _LOCK_WORKFLOWS = Statement(
-    "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+    "SELECT id FROM workflow WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 )
 _USED = Statement("""
 SELECT dg.pool_id, nr.executor, dg.io, dg.backfill, sum(nr.pool_slots)::int AS slots, count(*)::int AS nodes,
@@ -159,10 +160,12 @@ GROUP BY dg.pool_id, nr.executor, dg.io, dg.backfill, dg.workflow_id
 
 
 def lock_usage(connection: Connection, groups: Sequence[Group], *, oldest: uuid.UUID) -> Usage:
-    """Lock the workflows with a limit of their own, and count what holds slots."""
-    limited = sorted({group.workflow_id for group in groups if group.concurrency is not None})
-    if limited:
-        _LOCK_WORKFLOWS.run(connection, {"ids": ints(limited)})
+    """Lock the workflows with a limit of their own, and count what holds slots.
+
+    Nobody is waited for: whoever starts a large run has its workflow locked for seconds, and all others' hops would wait.
+    """
+    limited = {group.workflow_id for group in groups if group.concurrency is not None}
+    locked = {row.id for row in _LOCK_WORKFLOWS.run(connection, {"ids": ints(sorted(limited))})} if limited else set()
     free = {group.pool_id: group.slots for group in groups}
     running: dict[int, int] = {}
     # A statement of its own: its snapshot begins after the locks are held.
@@ -171,7 +174,7 @@ def lock_usage(connection: Connection, groups: Sequence[Group], *, oldest: uuid.
         if row.pool_id in free:
             free[row.pool_id] -= row.slots
         running[row.workflow_id] = running.get(row.workflow_id, 0) + row.nodes
-    return Usage(free, running, [Holding(*row[:-1]) for row in used])
+    return Usage(free, running, [Holding(*row[:-1]) for row in used], frozenset(limited - locked))
 
 
 @dataclass(frozen=True, slots=True)

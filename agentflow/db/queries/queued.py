@@ -32,22 +32,27 @@ WITH RECURSIVE q(id, n) AS (
   SELECT w.id FROM (SELECT id FROM q WHERE id IS NOT NULL ORDER BY id {one_by_one}) AS k JOIN workflow w ON w.id = k.id
   WHERE NOT w.paused AND w.max_active_runs > ({running}) AND (NOT w.depends_on_past OR EXISTS (
     SELECT 1 FROM run WHERE run.workflow_id = w.id AND {queued} AND {past}))
-  ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w
+  ORDER BY w.id LIMIT :batch FOR NO KEY UPDATE OF w {wait}
 )
 SELECT ARRAY(SELECT id FROM l ORDER BY id) AS ids, max(id) AS last, count(id) AS seen FROM q
 """
-_PARTS = {"one_by_one": ONE_BY_ONE, "running": _RUNNING, "queued": _QUEUED, "past": PAST_ENDED_WELL}
-_LOCK_WINDOW = Statement(
-    _LOCK.format(
-        source=f"""
+_WINDOW = f"""
   (SELECT workflow_id, 1 FROM run WHERE {_QUEUED} AND workflow_id > :after ORDER BY workflow_id LIMIT 1)
   UNION ALL
   SELECT (SELECT run.workflow_id FROM run WHERE {_QUEUED} AND run.workflow_id > q.id ORDER BY run.workflow_id LIMIT 1), q.n + 1
-  FROM q WHERE q.id IS NOT NULL AND q.n < :window""",
-        **_PARTS,
-    )
-)
-_LOCK_THESE = Statement(_LOCK.format(source="SELECT id, 1 FROM unnest(CAST(:ids AS bigint[])) AS k(id)", **_PARTS))
+  FROM q WHERE q.id IS NOT NULL AND q.n < :window"""
+_THESE = "SELECT id, 1 FROM unnest(CAST(:ids AS bigint[])) AS k(id)"
+
+
+def _locking(source: str, wait: str) -> Statement:
+    parts = {"running": _RUNNING, "queued": _QUEUED, "past": PAST_ENDED_WELL}
+    return Statement(_LOCK.format(source=source, wait=wait, one_by_one=ONE_BY_ONE, **parts))
+
+
+_LOCK_WINDOW = _locking(_WINDOW, "")
+#: The loop waits for nobody: whoever starts a large run has its workflow locked for seconds.
+_LOCK_WINDOW_NOW = _locking(_WINDOW, "SKIP LOCKED")
+_LOCK_THESE_NOW = _locking(_THESE, "SKIP LOCKED")
 #: Counted after the locks are held: another scheduler may have started some meanwhile.
 _NEXT = Statement(f"""
 SELECT r.id, w.id AS workflow_id,
@@ -68,27 +73,36 @@ class Waiting:
     end: int | None = None  #: The last workflow that was looked at, when there may be more behind it.
 
 
-def start_waiting(connection: Connection, *, after: int = 0, small_only: bool = False) -> Waiting:
+def start_waiting(connection: Connection, *, after: int = 0) -> Waiting:
     """Start queued runs of a window of workflows, a batch at most.
 
     Args:
-        connection: In a transaction that has locked no run.
+        connection: In a transaction that has locked nothing.
         after: Begin behind this workflow.
-        small_only: Leave workflows alone whose next runs include one of SMALL nodes or more.
     """
-    batch = SMALL_BATCH if small_only else BATCH
-    row = _LOCK_WINDOW.run(connection, {"after": after, "window": WINDOW, "batch": batch})[0]
+    return _look(connection, _LOCK_WINDOW, after, BATCH)
+
+
+def start_small(connection: Connection, ended: Collection[int], *, after: int = 0) -> Waiting:
+    """Start small queued runs: of these workflows, whose runs have ended, and of a window of all that have any.
+
+    Workflows that somebody else has locked are left alone, and so are those whose next runs include one of SMALL nodes
+    or more.
+    """
+    started = []
+    if ended:
+        row = _LOCK_THESE_NOW.run(connection, {"ids": ints(ended), "batch": SMALL_BATCH})[0]
+        started = _start(connection, row.ids, SMALL_BATCH, small_only=True)
+    found = _look(connection, _LOCK_WINDOW_NOW, after, SMALL_BATCH, small_only=True)
+    return Waiting(started + found.started, found.end)
+
+
+def _look(connection: Connection, statement: Statement, after: int, batch: int, *, small_only: bool = False) -> Waiting:
+    row = statement.run(connection, {"after": after, "window": WINDOW, "batch": batch})[0]
     started = _start(connection, row.ids, batch, small_only=small_only)
     if len(row.ids) == batch:
         return Waiting(started, row.ids[-1])
     return Waiting(started, row.last if row.seen == WINDOW else None)
-
-
-def start_next_of(connection: Connection, workflows: Collection[int], *, small_only: bool = False) -> list[uuid.UUID]:
-    """Start queued runs of these workflows, a batch at most: runs of theirs have ended. As `start_waiting`."""
-    batch = SMALL_BATCH if small_only else BATCH
-    row = _LOCK_THESE.run(connection, {"ids": ints(workflows), "batch": batch})[0]
-    return _start(connection, row.ids, batch, small_only=small_only)
 
 
 def _start(connection: Connection, workflows: list[int], batch: int, *, small_only: bool) -> list[uuid.UUID]:
