@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 import uuid
@@ -31,6 +30,7 @@ from agentflow.db.queries.settle import FinalNode, Settlement
 from agentflow.db.queries.starts import start_locked
 from agentflow.states import NODE_RUN_FINAL, NodeRunState
 from agentflow.workload import ErrorInfo, Outcome
+from scheduler.dues import Dues
 from scheduler.evaluator import Evaluator, EvaluatorUnavailable
 from scheduler.faults import is_for_all, is_own
 from scheduler.identity import Identity
@@ -50,8 +50,6 @@ T = TypeVar("T", GateResult, EndedRound, WaitResult)
 POLL = 5.0  # seconds
 #: Wall seconds of all expressions of a round, which must be stored well within LEASE; one may take its seconds besides.
 BUDGET = 10.0
-CLOCKS_APART = 0.1  #: Seconds that the database's clock may be behind ours when a wait comes due,
-LOOK_AGAIN = 0.002  #: and those between looks meanwhile.
 
 
 class Gates(WorkerThread):
@@ -83,7 +81,7 @@ class Gates(WorkerThread):
         # Leased, and not decided for want of their inputs or of time; with time.monotonic() until which the lease holds.
         self._left: list[tuple[DueGate, float]] = []
         self._loaded = threading.Event()
-        self._next_due = math.inf  # time.monotonic() of the next wait of ours that is due
+        self._dues = Dues()  # of our waits and sub-runs
 
     def stop(self) -> None:
         """Stop the thread and the evaluator."""
@@ -103,7 +101,10 @@ class Gates(WorkerThread):
                     reserved_only=self._identity.reserved_only,
                 ),
             )
-            until = time.monotonic() + LEASE.total_seconds() / 2
+            now = time.monotonic()
+            if fresh:
+                self._dues.found(fresh[0].leased_until - LEASE, now)
+            until = now + LEASE.total_seconds() / 2
             leases = [*((gate, until) for gate in fresh), *left]
             if not leases:
                 break
@@ -115,7 +116,7 @@ class Gates(WorkerThread):
                 raise
             self._keep_left(leases, done)
             self._on_decided()
-        return self._pause()
+        return self._dues.pause(time.monotonic(), POLL)
 
     def _decide(self, gates: Sequence[DueGate]) -> list[GateResult | EndedRound | WaitResult]:
         """Decide what can be decided now; it is stored, too."""
@@ -134,7 +135,7 @@ class Gates(WorkerThread):
         self, results: Sequence[GateResult], ended: Sequence[EndedRound], waits: Sequence[WaitResult]
     ) -> None:
         for stored in self._store(results, ended, waits):
-            self._note(stored)
+            self._dues.note(stored.dues, stored.settlement.now, time.monotonic())
             for child in stored.children:  # one at a time: each may be large
                 transact(self._engine, partial(start_locked, ids=[child]))
             settlement: Settlement | None = stored.settlement
@@ -180,21 +181,6 @@ class Gates(WorkerThread):
         log.error("decision_dropped", extra={"run": str(one.gate.run_id)}, exc_info=error)
         return None
 
-    def _note(self, stored: Stored) -> None:
-        """The loop hears of what is due only when it looks, which it does seldom."""
-        if stored.next_due is not None:
-            wait = (stored.next_due - stored.settlement.now).total_seconds()
-            self._next_due = min(self._next_due, time.monotonic() + max(0.0, wait))
-
-    def _pause(self) -> float:
-        """Seconds until the next look. A time that was noted is looked at, and then forgotten: what it was about is due
-        to others by then, or gone, and to look on would be to spin.
-        """
-        now = time.monotonic()
-        if now - self._next_due > CLOCKS_APART:
-            self._next_due = math.inf
-        return max(LOOK_AGAIN, min(POLL, self._next_due - now))
-
     def _on_loaded(self) -> None:
         self._loaded.set()
         self.wake()
@@ -227,11 +213,6 @@ class Stored:
     waits: list[GateResult] = field(default_factory=list)  #: To begin.
     dues: list[datetime] = field(default_factory=list)  #: When what waits comes up again.
 
-    @property
-    def next_due(self) -> datetime | None:
-        """The first of them."""
-        return min(self.dues, default=None)
-
 
 def store(
     connection: Connection,
@@ -252,10 +233,10 @@ def store(
         stored.finals += [final] if final is not None else []
         stored.children += [child] if child is not None else []
         stored.dues += [one.until] if one.until is not None else []
-    first = begin(connection, stored.settlement, stored.waits)
+    stored.dues += begin(connection, stored.settlement, stored.waits)
     finals, following = store_waits(connection, stored.settlement, waits)
     stored.finals += finals
-    stored.dues += [at for at in (first, following) if at is not None]
+    stored.dues += following
     stored.settlement.settle(stored.finals, not_chosen(connection, stored.choices))
     stored.settlement.write(wake=stored.settlement.made_ready > 0)
     return stored

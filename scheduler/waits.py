@@ -112,11 +112,11 @@ def _awaited(
     }
 
 
-def begin(connection: Connection, settlement: Settlement, results: Sequence[GateResult]) -> datetime | None:
-    """Let these nodes wait; the caller holds their runs' locks. Returns when the first of them is due."""
+def begin(connection: Connection, settlement: Settlement, results: Sequence[GateResult]) -> list[datetime]:
+    """Let these nodes wait; the caller holds their runs' locks. Returns when they are due."""
     waits = [(result.gate, result.wait) for result in results if result.wait is not None]
     if not waits:
-        return None
+        return []
     dues = begin_waits(connection, waits, settlement.now)
     for (gate, _), due in zip(waits, dues, strict=True):
         detail = {"until": due.isoformat()}
@@ -124,7 +124,7 @@ def begin(connection: Connection, settlement: Settlement, results: Sequence[Gate
         settlement.record(
             Event(gate.run_id, "node", gate.node_no, gate.map_index, number, NodeRunState.DEFERRED, detail)
         )
-    return min(dues)
+    return dues
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +234,11 @@ def _find_runs(connection: Connection, awaited: Sequence[Mapping[str, Any]]) -> 
 
 def store_waits(
     connection: Connection, settlement: Settlement, results: Sequence[WaitResult]
-) -> tuple[list[FinalNode], datetime | None]:
+) -> tuple[list[FinalNode], list[datetime]]:
     """Store what was decided, unless a node was cancelled, cleared or told meanwhile; the caller holds the runs' locks.
 
     Returns:
-        The node runs that are final now, and when the first of those that wait on is due.
+        The node runs that are final now, and when those that wait on are due.
     """
     results = [one for one in results if one.gate.run_id in settlement.runs]
     going_on = [one for one in results if one.outcome is None]
@@ -252,7 +252,7 @@ def store_waits(
         if one.outcome is not None and one.gate.attempt_key in ours
     ]
     finals = finish_attempts(connection, settlement, ends)
-    return finals, min(dues, default=None)
+    return finals, dues
 
 
 _WAITED_FOR = text("SELECT DISTINCT awaited_run_id FROM run_waiter WHERE awaited_run_id = ANY(CAST(:keys AS uuid[]))")

@@ -46,3 +46,15 @@ def test_a_wait_that_has_come_due_is_looked_for_a_moment_and_not_for_ever(kit, m
     now += REST  # and if it is not due by now, the look every few seconds will find it
     assert kit.gates.work() == 5
     assert kit.states(run) == {"w": "deferred"}
+
+
+def test_each_of_several_waits_has_its_look(kit, monkeypatch):
+    now = began = 1000.0
+    monkeypatch.setattr("scheduler.gates.time", SimpleNamespace(monotonic=lambda: now))
+    kit.apply({name: {"type": "wait", "config": {"for": f"{hours}h"}} for name, hours in {"v": 1, "w": 2}.items()})
+    run = kit.run()
+    now = began + 3600 + REST
+    kit.pass_time(3600 + REST)
+    assert kit.states(run) == {"v": "success", "w": "deferred"}
+    now = began + 7200 - REST
+    assert kit.gates.work() == pytest.approx(REST, abs=0.5)
