@@ -296,7 +296,7 @@ class TestRights:
         assert watcher.sio.call("leave", {"room": rooms[0]}, timeout=20)["ok"]
         assert watcher.sio.call("join", {"room": rooms[-1]}, timeout=20)["ok"]
 
-    @pytest.mark.parametrize("event", ["leave", "nothing", "connect"])
+    @pytest.mark.parametrize("event", ["leave", "nothing", "connect", "disconnect", "*"])
     def test_who_sends_too_much_is_told_then_closed_and_nobody_else_is(self, server, watch, event) -> None:
         loud, ada = watch(server, name="loud"), watch(server)
         answers: list[dict] = []

@@ -18,7 +18,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import websocket
+from flask import request
+from flask_socketio import ConnectionRefusedError as Refused
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agentflow.access import Role, api_keys, sessions, users, workspaces
 from agentflow.clock import utc_now
@@ -27,6 +31,7 @@ from tests.auth_kit import OTHER, SECRET, AuthKit, everybody
 from tests.engine_kit import Kit
 from tests.live_kit import PATIENCE, Server, until
 from webserver.auth.jwt import LIFETIME
+from webserver.live.allowance import BURST
 from webserver.live.guard import PAUSE_MAX
 from webserver.live.joining import JoinMessage, LeaveMessage
 from webserver.live.rooms import RoomName
@@ -93,6 +98,7 @@ class Wire:
         header = [f"{name}: {value}" for name, value in headers.items()]
         self.socket = websocket.create_connection(url, header=header, timeout=3 * PATIENCE)
         self.accepted = self.ended = False
+        self.sid = ""
         self.refusals: list[dict[str, Any]] = []
         self.answers: dict[int, Any] = {}
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -110,7 +116,7 @@ class Wire:
         if message == "2":
             self.socket.send("3")
         elif message.startswith("40"):
-            self.accepted = True
+            self.accepted, self.sid = True, json.loads(message[2:])["sid"]
         elif message.startswith("44"):
             self.refusals.append(json.loads(message[2:])["data"])
         elif message.startswith("43"):
@@ -233,9 +239,9 @@ def scene(stage):
 
 
 def test_every_message_field_and_kind_of_room_has_a_row(auth_web, scene) -> None:
-    handlers = auth_web.app.extensions["agentflow.live"]._socketio.server.handlers
-    assert set(handlers) == {"/"}
-    assert set(handlers["/"]) == MODELS.keys() | RESERVED | {"*"}
+    server = auth_web.app.extensions["agentflow.live"]._socketio.server
+    assert set(server.handlers) == set(server.namespace_handlers) == {"/"}
+    assert set(server.handlers["/"]) == MODELS.keys() | RESERVED
     kinds = set(get_args(get_type_hints(RoomName)["kind"]))
     fields = {
         (event, kind, "" if name == "room" else name)
@@ -337,17 +343,49 @@ def test_messages_named_like_the_protocol_s_own_change_nobody(scene) -> None:
     key = scene.web.new_key("read")
     other = scene.web.key("read", workspace=OTHER)["X-API-Key"]
     wire = scene.settled(scene.wire({"X-API-Key": key["key"]}).connect())
-    wire.ask("connect", {}, {"api_key": other, "workspace": OTHER})
+    for name in RESERVED:
+        answer = wire.ask(name, {}, {"api_key": other, "workspace": OTHER})
+        assert (answer["ok"], answer["error"]["status"]) == (False, 422)
     assert wire.ask("join", {"room": "workflow:flow"})["ok"]
     with scene.web.engine.begin() as connection:
         api_keys.revoke_api_key(connection, key["id"], actor="test", workspace="default")
     until(lambda: "closed" in dict(wire.told), "the end of the socket", PAUSE_MAX + PATIENCE)
+
+
+def test_who_says_goodbye_needs_another_connection_to_come_back(scene) -> None:
     gone = scene.settled(scene.wire(scene.people[VIEWER]()).connect())
-    gone.ask("disconnect")
-    since = len(gone.told)
-    scene.hears(scene.member())
-    assert gone.ask("join", {"room": "workspace"})["error"]["status"] == 401
-    assert gone.told[since:] == []
+    gone.accepted = False
+    gone.socket.send("41")
+    with contextlib.suppress(OSError, websocket.WebSocketException):
+        gone.socket.send("40")
+    until(lambda: gone.ended or gone.accepted, "the end of the connection")
+    assert not gone.accepted
+
+
+@pytest.mark.parametrize("error", [PoolTimeout("QueuePool limit"), OperationalError("SELECT", {}, Exception("gone"))])
+def test_who_comes_while_the_database_is_away_is_told_so(auth_web, monkeypatch, error) -> None:
+    def recognise(_request) -> None:
+        raise error
+
+    live = auth_web.app.extensions["agentflow.live"]
+    monkeypatch.setattr(live, "start", lambda: None)
+    monkeypatch.setattr(live, "_decide", recognise)
+    with auth_web.app.test_request_context():
+        request.sid = "newcomer"
+        with pytest.raises(Refused) as refused:
+            live._connect({"token": "x"})
+    assert refused.value.error_args["data"]["status"] == 503
+
+
+@pytest.mark.parametrize("name", ["*", "disconnect", "connect"])
+def test_nobody_speaks_for_another_socket(scene, name) -> None:
+    """Messages of these names are the sender's, whatever is in them: the other may still send as many as anybody."""
+    victim = scene.settled(scene.wire(scene.people[VIEWER]()).connect())
+    loud = scene.wire(scene.people[VIEWER]()).connect()
+    for _ in range(BURST + 100):
+        loud.say(name, victim.sid)
+    assert loud.ask("leave", {"room": "workspace"})["error"]["status"] == 429
+    assert victim.ask("leave", {"room": "workspace"})["ok"]
 
 
 def test_who_loses_the_right_hears_no_more_in_any_room(scene) -> None:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 NAMESPACE = "/"
 QUEUE_MAX = 16  #: Messages that may wait for a socket.
 PATIENCE = 20.0  #: Seconds after which a socket that takes nothing is closed.
+GRACE = 1.0  #: Seconds that a message waits for a socket to take the answers before it.
 ROOMS_MAX = 100  #: Rooms of a socket at once.
 
 #: What a client proved itself with, as headers of a request.
@@ -82,6 +83,10 @@ class Clients:
         """A socket that is connected."""
         return self._by_sid.get(sid)
 
+    def connected(self, sid: str) -> bool:
+        """Whether a socket is neither about to connect nor about to end."""
+        return bool(self._server.manager.is_connected(sid, NAMESPACE))
+
     def remove(self, sid: str) -> None:
         """A socket is gone."""
         self._by_sid.pop(sid, None)
@@ -116,6 +121,17 @@ class Clients:
             client.congested_since = now
             Connection(client.eio, client.environ).cut()
         return True
+
+    def keeps_up(self, client: Client) -> bool:
+        """Whether a socket takes its answers. Who sends much at once is ahead of them for a moment: that is waited for."""
+        pause = 0.0  # others' turn, the one who writes to it among them
+        while self.congested(client.sid):
+            since = client.congested_since
+            if self.get(client.sid) is None or since is None or time.monotonic() - since > GRACE:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause + 0.001, 0.1)
+        return not client.parting
 
     def close(self, client: Client, problem: Mapping[str, Any]) -> None:
         """Tell a socket why it ends, and end it."""

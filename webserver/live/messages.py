@@ -7,19 +7,35 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from flask_socketio import Namespace
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agentflow.errors import AgentFlowError, Problem, UsageError
 from webserver.errors import InvalidRequest, TooManyRequests, Unauthenticated, Unavailable
 from webserver.live.allowance import RATE
-from webserver.live.clients import Client, Clients
+from webserver.live.clients import NAMESPACE, Client, Clients
 from webserver.ops import metrics
 from webserver.problems import PREFIX, status_of
 
 Message = TypeVar("Message", bound=BaseModel)
 Answer = dict[str, Any]
+#: It does not answer, or all our connections to it are in use.
+NO_DATABASE = (DBAPIError, PoolTimeout)
 log = logging.getLogger(__name__)
+
+
+class Others(Namespace):  # type: ignore[misc]  # Flask-SocketIO has no types
+    """Messages that nobody handles; unlike a handler of `*` it is told the name and the socket apart, whatever they are."""
+
+    def __init__(self, unknown: Callable[[object, str], Answer | None]) -> None:
+        super().__init__(NAMESPACE)
+        self._unknown = unknown
+
+    def trigger_event(self, event: object, sid: str, *_sent: object) -> Answer | None:
+        """A message came."""
+        return self._unknown(event, sid)
 
 
 class Messages:
@@ -40,26 +56,21 @@ class Messages:
 
         return answer
 
-    def unknown(self, *args: object) -> Answer | None:
-        """The handler of all messages that nobody handles, for python-socketio itself.
-
-        It gives the name, the socket and what was sent; of a message that is named `*` like this handler, no name.
-        """
-        named = len(args) > 1 and self._clients.get(str(args[1])) is not None
-        name, sid = args[:2] if named else ("*", args[0])
+    def unknown(self, name: object, sid: str) -> Answer | None:
+        """Answer a message that nobody handles, of this name and from this socket."""
 
         def refuse(_client: Client) -> Answer:
             raise UsageError(f"There is no message {name!s:.100}.", hint="`join` and `leave` are those that there are")
 
-        return self._answer(str(sid), refuse)
+        return self._answer(sid, refuse)
 
     def take(self, client: Client) -> bool:
-        """Count a message; False: the socket is being closed and nothing is answered any more.
+        """Count a message; False: the socket is being closed, or takes no answers, and is given none.
 
         Raises:
             TooManyRequests: It is one too many.
         """
-        if client.parting:
+        if client.parting or not self._clients.keeps_up(client):
             return False
         verdict = client.allowance.take(time.monotonic())
         if verdict == "taken":
@@ -88,7 +99,7 @@ class Messages:
             return _refusal(InvalidRequest(problems))
         except AgentFlowError as error:
             return _refusal(error)
-        except DBAPIError as error:
+        except NO_DATABASE as error:
             log.warning("live_join_failed", exc_info=error)
             return _refusal(Unavailable("The database does not answer.", hint="try again in a moment"))
 

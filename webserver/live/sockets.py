@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -14,7 +13,6 @@ from flask import Flask, request
 from flask_socketio import ConnectionRefusedError as Refused
 from flask_socketio import SocketIO
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from agentflow.access import Principal, Role
 from agentflow.db.engine import transact
@@ -34,7 +32,7 @@ from webserver.live.joining import JoinMessage, LeaveMessage, ListTarget, RunTar
 from webserver.live.listener import Listener, Note
 from webserver.live.lists import ListFeed
 from webserver.live.logs import LogFeed
-from webserver.live.messages import Messages, problem_of
+from webserver.live.messages import NO_DATABASE, Answer, Messages, Others, problem_of
 from webserver.live.pump import Pump
 from webserver.live.rooms import parse_room
 from webserver.live.runs import RunFeed
@@ -93,7 +91,7 @@ class LiveServer:
         self._socketio.on("disconnect")(self._disconnect)
         self._socketio.on("join")(messages.answering(JoinMessage, self._join))
         self._socketio.on("leave")(messages.answering(LeaveMessage, self._leave))
-        self._socketio.server.on("*", messages.unknown)
+        self._socketio.server.register_namespace(Others(messages.unknown))
 
     def start(self) -> None:
         """Begin to listen and to send; a server does it at once, else it happens with the first socket."""
@@ -123,32 +121,32 @@ class LiveServer:
         """A page of another site must not open a socket with its visitor's cookies."""
         return is_ours(origin, environ, self._web.settings) or origin in self._web.settings.allowed_origins
 
-    def _connect(self, auth: object = None) -> None:
+    def _connect(self, auth: object = None) -> Answer | None:
         self.start()
         sid, environ = _sid(), request.environ
-        known = self.clients.get(sid)
-        if (
-            known is not None
-        ):  # a message of this name: with other credentials it would keep rooms that those may not see
-            with contextlib.suppress(TooManyRequests):
-                self._messages.take(known)
-            return
+        if self.clients.connected(sid):  # a message of this name: others' credentials would be given this one's rooms
+            return self._messages.unknown("connect", sid)
         credentials = read_credentials(environ, auth, self._web.settings)
         try:
             principal = self._authenticate(environ, credentials)
         except AgentFlowError as error:
             raise Refused(error.message, problem_of(error)) from error
-        except DBAPIError as error:
+        except NO_DATABASE as error:
             away = Unavailable("The database does not answer.")
             raise Refused(away.message, problem_of(away)) from error
         self.clients.add(sid, environ, credentials, principal)
+        return None
 
-    def _disconnect(self, _reason: object = None) -> None:
+    def _disconnect(self, *_reason: object) -> Answer | None:
         sid = _sid()
+        if self.clients.connected(sid):  # a message of this name, and no end
+            return self._messages.unknown("disconnect", sid)
         client = self.clients.get(sid)
         self.clients.remove(sid)
         if client is not None:
             self._forget(client)
+            client.eio.close(wait=False)  # a connection is one client: the next would begin with an allowance unused
+        return None
 
     def _forget(self, client: Client) -> None:
         for room in client.rooms:
