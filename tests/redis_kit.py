@@ -45,7 +45,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Answer from now on."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             return
         options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self._more)
         with (self._folder / "redis.log").open("ab") as out:

@@ -20,3 +20,7 @@ def init_request_ids(app: Flask) -> None:
     def tell(response: Response) -> Response:
         response.headers[HEADER] = correlation.current() or correlation.accepted(None)
         return response
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        correlation.bind(None)  # whatever this thread or greenlet does next is not for that request

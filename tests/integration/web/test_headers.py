@@ -82,6 +82,7 @@ class TestRequestIds:
     def test_one_that_is_given_comes_back(self, web) -> None:
         answer = web.client.get("/healthz", headers={"X-Request-Id": "abc-123_4.5:6"})
         assert answer.headers["X-Request-Id"] == "abc-123_4.5:6"
+        assert correlation.current() is None  # what this thread does next is not for that request
 
     @pytest.mark.parametrize("given", ["", "short", "x" * 129, "with blank", "a;b" * 10, "ümlaut-ümlaut"])
     def test_one_that_is_not_sane_is_replaced(self, web, given) -> None:
