@@ -24,6 +24,7 @@ from agentflow.spec import check_params
 from agentflow.states import NodeRunState, TriggeredBy
 from scheduler.ends import EndedRun
 from scheduler.versions import LoadedVersion
+from scheduler.waits import waiters_of
 
 MAX_DEPTH = 20  #: Sub-runs within sub-runs.
 
@@ -217,7 +218,8 @@ class TellParent:
     def handle(self, connection: Connection, run: EndedRun) -> None:
         """Wake the parent's node."""
         assert run.parent_run_id is not None
-        lock_runs(connection, [run.parent_run_id])
+        # With those that TellWaiters locks next: one by one they would be out of order.
+        lock_runs(connection, {run.parent_run_id, *waiters_of(connection, run)})
         key = {"run": run.parent_run_id, "node": run.parent_node_no, "map": run.parent_map_index}
         connection.execute(_RESUME, key | {"key": SUB_RUN, "child": str(run.id)})
         notify_ready(connection)

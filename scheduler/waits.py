@@ -283,10 +283,14 @@ class TellWaiters:
 
     def handle(self, connection: Connection, run: EndedRun) -> None:
         """Wake them."""
-        keys = uuids(_keys(run))
-        lock_runs(connection, set(connection.scalars(_WAITERS, {"keys": keys})))
-        connection.execute(_TELL, {"keys": keys})
+        lock_runs(connection, waiters_of(connection, run))
+        connection.execute(_TELL, {"keys": uuids(_keys(run))})
         notify_ready(connection)
+
+
+def waiters_of(connection: Connection, run: EndedRun) -> set[uuid.UUID]:
+    """The runs with nodes that wait for it."""
+    return set(connection.scalars(_WAITERS, {"keys": uuids(_keys(run))}))
 
 
 def _keys(run: EndedRun) -> list[uuid.UUID]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import text
 
-from executors.stub import fail
+from executors.stub import fail, succeed
 
 _WAITERS = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -58,3 +58,29 @@ def test_who_tells_an_end_locks_runs_before_workflows_as_a_hop_does(kit):
     assert kit.row("SELECT paused FROM workflow WHERE name = 'flow'").paused is True
     kit.settle()
     assert kit.states(waiting) == {"w": "failed"}
+
+
+def test_who_tells_the_end_of_a_sub_run_locks_its_parent_and_who_waits_for_it_in_order(kit):
+    kit.apply({"a": {}}, "inner")
+    kit.apply({"s": {"type": "workflow", "config": {"name": "inner"}}}, "outer")
+    kit.apply({"h": {}, "w": {"needs": ["h"], "type": "wait", "config": {"run": "{{ nodes.h.output }}"}}}, "waits")
+    kit.stub.hold("a", "h")
+    waiting, outer = kit.run("waits"), kit.run("outer")
+    assert waiting < outer
+    (inner,) = kit.rows("SELECT id FROM run WHERE parent_run_id = :run", run=uuid.UUID(outer))
+    kit.stub.release("h", succeed(str(inner.id)))
+    kit.settle()
+    assert kit.states(waiting)["w"] == "deferred"
+    kit.stub.release("a")
+    kit.tick()
+    lock = text("SELECT FROM run WHERE id = :run FOR NO KEY UPDATE NOWAIT")
+    with kit.engine.connect() as hop, ThreadPoolExecutor(1) as pool:
+        hop.execute(lock, {"run": uuid.UUID(waiting)})
+        told = pool.submit(kit.ends.work)
+        until_somebody_waits(kit, told)
+        assert not told.done()
+        hop.execute(lock, {"run": uuid.UUID(outer)})
+        hop.commit()
+        told.result(30)
+    kit.settle()
+    assert [kit.state(run) for run in (waiting, outer)] == ["success", "success"]
