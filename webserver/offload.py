@@ -11,10 +11,18 @@ T = TypeVar("T")
 
 def offload(work: Callable[[], T]) -> T:
     """Run long computing work in a real thread of the hub's pool; without gevent's patches, here."""
-    if "gevent.monkey" in sys.modules:
-        from gevent import get_hub, monkey
+    if not gevent_patched():
+        return work()
+    from gevent import get_hub
 
-        if monkey.is_module_patched("threading"):
-            result: T = get_hub().threadpool.apply(work)
-            return result
-    return work()
+    result: T = get_hub().threadpool.apply(work)
+    return result
+
+
+def gevent_patched() -> bool:
+    """Whether this process has gevent's patches, as gunicorn's workers do."""
+    if "gevent.monkey" not in sys.modules:
+        return False
+    from gevent import monkey
+
+    return bool(monkey.is_module_patched("socket"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
 from redis import ResponseError
 
-from tests.live_kit import until
+from tests.live_kit import ROOT, until
 from tests.redis_kit import RedisServer
 from webserver.shared.link import SLOW, SLOW_IN_A_ROW, RedisAwayError, RedisLink
 
@@ -113,6 +115,61 @@ def test_a_redis_that_is_full_is_away(tmp_path):
     finally:
         link.close()
         full.kill()
+
+
+#: Under gevent's patches: a Redis whose first connection says one byte after the other and comes to no end.
+DRIPPING = """
+from gevent import monkey; monkey.patch_all()
+import gevent, socket, time
+from gevent.server import StreamServer
+from webserver.shared import link as module
+from webserver.shared.link import RedisAwayError, RedisLink
+
+module.TIMEOUT, module.SLOW = 1.0, 10.0  # the machine may be crowded
+connections = []
+
+def talk(peer, _address):
+    connections.append(peer)
+    first = len(connections) == 1
+    while data := peer.recv(65536):
+        peer.sendall(b"+" if first else b"+OK\\r\\n" * data.count(b"*"))
+        while first:
+            gevent.sleep(0.01)
+            peer.sendall(b"x")
+
+server = StreamServer(("127.0.0.1", 0), talk)
+server.start()
+link = RedisLink(f"redis://127.0.0.1:{server.server_port}/0?protocol=2")
+try:
+    link.ask(lambda redis: redis.ping())
+except RedisAwayError:
+    print("away", link.away)
+while link.away:
+    gevent.sleep(0.01)
+print("again", link.ask(lambda redis: redis.set("a", 1)))
+
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda *of, **more: gevent.sleep(3600)
+link.pool.disconnect()
+try:
+    link.ask(lambda redis: redis.ping())
+except RedisAwayError:
+    print("nameless", link.away)
+socket.getaddrinfo = resolve
+while link.away:
+    gevent.sleep(0.01)
+started = time.monotonic()
+while time.monotonic() < started + 1.2:  # this process is busy, not Redis
+    pass
+print("again", link.ask(lambda redis: redis.set("a", 1)))
+"""
+
+
+def test_gevent_s_requests_wait_for_the_whole_no_longer_than_for_a_step():
+    done = subprocess.run(
+        [sys.executable, "-c", DRIPPING], capture_output=True, text=True, timeout=30, check=False, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == ["away True", "again True", "nameless True", "again True"], done.stderr
 
 
 def test_refusals_of_many_at_once_start_one_search(link):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ from webserver.live.messages import NO_DATABASE, Answer, Messages, Others, probl
 from webserver.live.pump import Pump
 from webserver.live.rooms import parse_room
 from webserver.live.runs import RunFeed
+from webserver.offload import gevent_patched
 from webserver.shared.link import RedisLink
 from webserver.shared.turns import Turns
 from webserver.shared.values import SharedValues
@@ -63,7 +63,7 @@ class LiveServer:
         self._decide = authenticate
         self._socketio = SocketIO(
             app,
-            async_mode="gevent" if _gevent_patched() else "threading",
+            async_mode="gevent" if gevent_patched() else "threading",
             async_handlers=False,  # messages of one socket are handled in their order, and it waits while they are
             transports=["websocket"],  # one connection, one worker: several workers need no sticky sessions
             cors_allowed_origins=self._may_connect_from,
@@ -250,11 +250,3 @@ class LiveServer:
 def _sid() -> str:
     """The socket of the message at hand."""
     return str(request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there
-
-
-def _gevent_patched() -> bool:
-    if "gevent.monkey" not in sys.modules:
-        return False
-    from gevent import monkey
-
-    return bool(monkey.is_module_patched("socket"))

@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from redis import BlockingConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import TimeoutError as TookTooLong
 from redis.retry import Retry
 
+from webserver.offload import gevent_patched
 from webserver.ops import metrics
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-TIMEOUT = 0.2  #: Seconds that anybody waits for Redis.
+TIMEOUT = 0.2  #: Seconds that anybody waits for Redis, all in all; without gevent, for each step of the way there.
 SLOW = 0.05  #: Seconds; an answer that takes longer is worse than none,
 SLOW_IN_A_ROW = 5  #: but one alone says little: the process itself may have been busy.
 AGAIN_FIRST, AGAIN_MAX = 0.05, 2.0  # seconds between tries while it is away
@@ -72,7 +75,8 @@ class RedisLink:
             raise RedisAwayError
         began = self._clock()
         try:
-            answer = work(self._redis)
+            with _at_most(TIMEOUT):
+                answer = work(self._redis)
         except RedisError as error:
             self._leave(f"{type(error).__name__}: {error}")
             raise RedisAwayError from error
@@ -110,7 +114,25 @@ class RedisLink:
         """Whether it takes something, at once: one that only reads, is full or slow is of no use."""
         began = self._clock()
         try:
-            self._redis.set(_TRIED, 1, px=1000)
+            with _at_most(TIMEOUT):
+                self._redis.set(_TRIED, 1, px=1000)
         except RedisError:
             return False
         return self._clock() - began <= SLOW
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Sockets have their own timeouts, for each step; the name's resolution has none, and steps add up."""
+    if not gevent_patched():
+        yield
+        return
+    from gevent import Timeout
+
+    with Timeout(seconds) as timer:
+        try:
+            yield
+        except Timeout as expired:
+            if expired is not timer:
+                raise
+            raise TookTooLong(f"no whole answer in {1000 * seconds:.0f} ms") from None
