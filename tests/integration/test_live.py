@@ -166,8 +166,8 @@ class TestStates:
         watcher.sio.connect(server.address, auth={"token": "viewer ada"}, transports=["websocket"])
         until(lambda: watcher.lists.get(one, {}).get("state") == "success", "the end of the run it knew")
         until(lambda: watcher.lists.get(two, {}).get("state") == "success", "the run that was new")
-        rooms = {message.get("room") for _, message in watcher.messages}
-        assert {"workspace", "workflow:flow"} <= rooms
+        both = {"workspace", "workflow:flow"}
+        until(lambda: both <= {message.get("room") for _, message in list(watcher.messages)}, "both rooms' messages")
 
     def test_changes_of_definitions_and_notes_arrive(self, kit, server, watch) -> None:
         kit.apply({"a": {}, "b": {}}, "told")
