@@ -18,7 +18,7 @@ small{opacity:.7}
 code{white-space:nowrap}
 label{display:block}
 input,button{font:inherit;padding:.5rem .75rem;margin-top:.25rem;border:1px solid #888;border-radius:.375rem}
-input{width:100%;max-width:24rem;box-sizing:border-box}
+input{display:block;width:100%;max-width:24rem;box-sizing:border-box}
 button{background:#1d4ed8;border-color:#1d4ed8;color:#fff;cursor:pointer}
 [role=status]{min-height:1.5rem}
 """
