@@ -26,7 +26,7 @@ from scheduler.recovery import Recovery
 from tests.engine_kit import Kit
 
 RUNS, NODES = 1000, 20
-FEW = 500  #: Rows that a piece of work may read; the history has 20,000 node runs and as many attempts.
+FEW = 1000  #: Rows that a piece of work may read; the history has 20,000 node runs and as many attempts.
 
 #: What this session has read of the history since it last handed its numbers in: rows by scans, entries by indexes.
 COUNTER = rf"""

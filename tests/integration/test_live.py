@@ -160,14 +160,14 @@ class TestStates:
         assert watcher.join("workflow:flow")["ok"]
         one = kit.create()
         until(lambda: one in watcher.lists, "a new run")
+        both = {"workspace", "workflow:flow"}
+        until(lambda: both <= {message.get("room") for _, message in list(watcher.messages)}, "both rooms' messages")
         watcher.sio.disconnect()
         two = kit.create()
         kit.finish(one)
         watcher.sio.connect(server.address, auth={"token": "viewer ada"}, transports=["websocket"])
         until(lambda: watcher.lists.get(one, {}).get("state") == "success", "the end of the run it knew")
         until(lambda: watcher.lists.get(two, {}).get("state") == "success", "the run that was new")
-        both = {"workspace", "workflow:flow"}
-        until(lambda: both <= {message.get("room") for _, message in list(watcher.messages)}, "both rooms' messages")
 
     def test_changes_of_definitions_and_notes_arrive(self, kit, server, watch) -> None:
         kit.apply({"a": {}, "b": {}}, "told")

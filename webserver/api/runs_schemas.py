@@ -57,7 +57,7 @@ class Run(Answer):
     backfill: str | None = Field(None, description="Id of the backfill that made it")
     total_nodes: int = Field(description="Node runs; 0 before it starts")
     open_nodes: int = Field(description="Node runs that have not ended")
-    state_counts: dict[str, int] | None = Field(description="Node runs by state, once it has ended")
+    state_counts: dict[str, int] | None = Field(description="Node runs by state; null until a moment after its end")
 
 
 class NewRun(Run):
