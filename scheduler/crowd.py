@@ -26,9 +26,6 @@ class Crowd:
         self._until = 0.0
         self._vain = False  # whether the last claim of these took nothing
 
-    def __len__(self) -> int:
-        return len(self._groups)
-
     def begin(self) -> None:
         """Something may have changed: slots of a pool are free, say."""
         self._vain = False

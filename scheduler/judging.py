@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
@@ -33,6 +33,7 @@ from scheduler.versions import LoadedVersion, VersionCache
 from scheduler.waits import plan_wait
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 #: Wall seconds of each batch of expressions at least, so that in no round a kind of question gets no turn at all.
 LEAST = 0.1
@@ -79,19 +80,32 @@ class Judge:
 
     def decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
         """What becomes of each node; those that the evaluator had no time for are left out and come up again."""
+        return self.decide_each(gates, self._decide, _not_prepared)
+
+    def decide_each(
+        self,
+        gates: Sequence[DueGate],
+        decide: Callable[[Sequence[DueGate]], list[R]],
+        blame: Callable[[DueGate, Exception], R],
+    ) -> list[R]:
+        """What `decide` says of all of them, or of each alone when it fails: one must not hold up the others.
+
+        Args:
+            gates: To decide.
+            decide: Says what comes of them; raises if one of them prevents that.
+            blame: Logs the error of one alone, and says what comes of it if the fault is its own.
+        """
         if not gates:
             return []
         try:
-            return self._decide(gates)
-        except Exception as error:  # one version that cannot be read must not hold up the others
+            return decide(gates)
+        except Exception as error:
             if is_for_all(error):
                 raise
             if len(gates) > 1:
-                return [result for gate in self.while_time(gates) for result in self.decide([gate])]
-            log.exception("gate_not_prepared", extra={"version": gates[0].version_id})
-            if not is_own(error):
-                return []
-            return [failed(gates[0], type(error).__name__, f"`when` could not be prepared: {error}")]
+                return [result for gate in self.while_time(gates) for result in self.decide_each([gate], decide, blame)]
+            result = blame(gates[0], error)
+            return [result] if is_own(error) else []
 
     def _decide(self, gates: Sequence[DueGate]) -> list[GateResult]:
         with self.engine.begin() as connection:
@@ -223,6 +237,11 @@ class Judge:
             if (read := contexts[place]) is not None:
                 self._files.done(questions[place][1], read)
         return answers
+
+
+def _not_prepared(gate: DueGate, error: Exception) -> GateResult:
+    log.error("gate_not_prepared", extra={"version": gate.version_id}, exc_info=error)
+    return failed(gate, type(error).__name__, f"`when` could not be prepared: {error}")
 
 
 def take_turns(places: Sequence[tuple[int, int]]) -> list[int]:

@@ -26,7 +26,6 @@ from agentflow.templates import find_references_in, truth
 from agentflow.workload import ErrorInfo, Outcome, StoredOutput
 from scheduler.apply import AttemptEnd, finish_attempts
 from scheduler.contexts import Asking
-from scheduler.faults import is_for_all, is_own
 from scheduler.judging import Judge
 from scheduler.round_outputs import RoundOutputs
 from scheduler.subruns import start_child, stop_child
@@ -87,19 +86,7 @@ class Rounds:
 
     def decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
         """What comes next for each; those that cannot be told yet are left out and come up again."""
-        if not gates:
-            return []
-        try:
-            return self._decide(gates)
-        except Exception as error:  # one version that cannot be read must not hold up the others
-            if is_for_all(error):
-                raise
-            if len(gates) > 1:
-                return [result for gate in self._judge.while_time(gates) for result in self.decide([gate])]
-            log.exception("round_not_decided", extra={"run": str(gates[0].run_id)})
-            if not is_own(error):
-                return []
-            return [_wrong(gates[0], ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")]
+        return self._judge.decide_each(gates, self._decide, _not_decided)
 
     def _decide(self, gates: Sequence[DueGate]) -> list[EndedRound]:
         found: list[EndedRound] = []
@@ -196,6 +183,11 @@ class Rounds:
             else:
                 again.append((one.gate, one.version, {"output": output, "state": "success"}, one.round + 1))
         return found + [_next_round(result) for result in self._judge.start_rounds(again)]
+
+
+def _not_decided(gate: DueGate, error: Exception) -> EndedRound:
+    log.error("round_not_decided", extra={"run": str(gate.run_id)}, exc_info=error)
+    return _wrong(gate, ErrorInfo(type=type(error).__name__, message=str(error)), "sub-run")
 
 
 def _deadline(gate: DueGate, limit: float | None) -> datetime | None:
